@@ -1,0 +1,1 @@
+"""The broker: its configuration, roles and start."""

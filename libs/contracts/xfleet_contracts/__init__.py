@@ -1,0 +1,1 @@
+"""What crosses the bus: subjects, streams and messages, each spelled once."""

@@ -1,0 +1,1 @@
+"""What every service would otherwise copy: settings, logs, keys, clock, broker link."""

@@ -1,0 +1,1 @@
+"""Xray-core from Python: render, validate, drive, count, link."""

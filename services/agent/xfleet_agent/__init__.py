@@ -1,0 +1,1 @@
+"""The agent: drives the Xray-core of one VPN server."""

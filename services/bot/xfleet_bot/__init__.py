@@ -1,0 +1,1 @@
+"""The Telegram bot: asks and orders over the bus, keeps no state."""

@@ -1,0 +1,1 @@
+"""The operator's command line, and everything on one machine."""

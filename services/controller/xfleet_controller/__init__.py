@@ -1,0 +1,1 @@
+"""The controller: wanted state, accounts, the traffic ledger, panel and API."""
