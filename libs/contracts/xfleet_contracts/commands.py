@@ -1,0 +1,116 @@
+"""Commands: signed orders from a controller to one agent.
+
+Subject  fleet.cmd.<sid>.<verb> (controller -> agent, request-reply; see `UNREPLIED` for those without an answer)
+Rhythm   on demand
+Loss     a timeout means "outcome unknown": repeat with the same id, the agent joins the running one or answers again
+
+Header `Xf-Sig: v1 <key id> <signature>`: Ed25519 over `xfleet-cmd-v1` NUL subject NUL payload as sent, checked before
+anything is parsed. Time is judged on the agent's clock corrected by the offset it learned.
+"""
+
+from typing import Any
+
+import msgspec
+
+from xfleet_contracts.errors import ErrorBody
+from xfleet_contracts.message import Message
+
+SIGNATURE_HEADER = "Xf-Sig"
+SIGNATURE_CONTEXT = b"xfleet-cmd-v1\0"
+REMEMBER_AFTER_EXPIRY_S = 600
+
+CLOCK = "clock"
+INSTANCE = "instance"
+REUSED_ID = "reused_id"
+INTERRUPTED = "interrupted"
+UNKNOWN_VERB = "unknown_verb"
+RATE_LIMITED = "rate_limited"
+
+UNREPLIED = frozenset({"receipt", "fork", "allowance", "manifest", "log.lease"})
+"""Verbs without an answer: the latest wins, a loss is harmless."""
+
+TIMEOUT_S: dict[str, float] = {
+    "health": 5,
+    "info": 5,
+    "traffic.read": 10,
+    "clients.online": 10,
+    "system.stats": 10,
+    "state.apply": 15,
+    "xray.start": 30,
+    "xray.stop": 30,
+    "xray.restart": 30,
+    "xray.version": 10,
+    "xray.config": 10,
+    "xray.install": 300,
+}
+DEFAULT_TIMEOUT_S = 15
+
+
+class Command(Message, frozen=True, kw_only=True):
+    """The envelope; `sid` and `verb` must match the subject it came on."""
+
+    id: str
+    sid: str
+    verb: str
+    instance: str = ""
+    """The agent process it is for; a wrong one is refused with the right one. Unreplied verbs leave it empty."""
+    issued_at_ms: int
+    expires_at_ms: int
+    body: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class Reply(Message, frozen=True, kw_only=True):
+    """Every answer to a request, from agents, controllers and the enrollment desk alike."""
+
+    ok: bool
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    error: ErrorBody | None = None
+    trace_id: str = ""
+    took_ms: int = 0
+
+
+class Nothing(Message, frozen=True, kw_only=True):
+    """A body or an answer without fields."""
+
+
+class AgentInfo(Message, frozen=True, kw_only=True):
+    """Answer to `info`."""
+
+    sid: str
+    instance: str
+    agent_version: str
+    xray_version: str
+    os: str = ""
+    kernel: str = ""
+    arch: str = ""
+    hostname: str = ""
+    python_version: str = ""
+    wanted_revision: int = 0
+    applied_revision: int = 0
+    capabilities: tuple[str, ...] = ()
+
+
+class AgentHealth(Message, frozen=True, kw_only=True):
+    """Answer to `health`: one word per check, and the sentence for each that is not `ok`."""
+
+    ok: bool
+    checks: dict[str, str] = {}
+
+
+class OnlineClients(Message, frozen=True, kw_only=True):
+    """Answer to `clients.online`: refs with an open stream."""
+
+    clients: tuple[int, ...] = ()
+
+
+class XrayConfig(Message, frozen=True, kw_only=True):
+    """Answer to `xray.config`: the running configuration without secrets."""
+
+    config: dict[str, Any]
+
+
+class XrayVersion(Message, frozen=True, kw_only=True):
+    """Answer to `xray.version`, `xray.start` and `xray.restart`."""
+
+    version: str
+    start_id: str = ""
