@@ -14,12 +14,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from xfleet_contracts import codec
+from xfleet_contracts.commands import SIGNATURE_CONTEXT
 from xfleet_contracts.enrollment import CommandKey, Manifest, SignedManifest
 from xfleet_contracts.errors import Refusal
 from xfleet_runtime.keys.nkeys import BadKeyError
 
 SCHEME = "v1"
-_COMMAND_DOMAIN = b"xfleet-cmd-v1\0"
 _MANIFEST_DOMAIN = b"xfleet-manifest-v1\0"
 _KEY_BYTES = 32
 
@@ -110,7 +110,7 @@ def command_key(key: SigningKey) -> CommandKey:
 
 def sign_command(key: SigningKey, subject: str, payload: bytes) -> str:
     """The value of the signature header for these bytes on that subject."""
-    signature = key.sign(_COMMAND_DOMAIN + subject.encode() + b"\0" + payload)
+    signature = key.sign(SIGNATURE_CONTEXT + subject.encode() + b"\0" + payload)
     return f"{SCHEME} {key.id} {base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
 
 
@@ -131,7 +131,7 @@ def verify_command(trusted: Mapping[str, bytes], header: str | None, subject: st
         raise SignatureMalformed(subject=subject) from cause
     if signer not in trusted:
         raise SignatureKeyUnknown(subject=subject, key_id=signer)
-    if not _genuine(trusted[signer], signature, _COMMAND_DOMAIN + subject.encode() + b"\0" + payload):
+    if not _genuine(trusted[signer], signature, SIGNATURE_CONTEXT + subject.encode() + b"\0" + payload):
         raise SignatureWrong(subject=subject, key_id=signer)
     return signer
 
