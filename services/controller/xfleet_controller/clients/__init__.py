@@ -1,0 +1,1 @@
+"""The people and devices that are sold access."""

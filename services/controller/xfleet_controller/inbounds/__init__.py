@@ -1,0 +1,1 @@
+"""What Xray listens on."""

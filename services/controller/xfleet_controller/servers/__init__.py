@@ -1,0 +1,1 @@
+"""The managed VPN servers and their desired state."""

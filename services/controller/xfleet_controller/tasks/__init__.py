@@ -1,0 +1,1 @@
+"""What was ordered from which server, and what became of it."""
