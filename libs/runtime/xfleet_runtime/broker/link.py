@@ -19,7 +19,7 @@ from xfleet_contracts.message import MAX_MESSAGE_BYTES
 from xfleet_runtime.backoff import Backoff
 from xfleet_runtime.broker.credentials import Credentials
 from xfleet_runtime.broker.message import Incoming
-from xfleet_runtime.broker.outages import Disconnected, NoResponders, PublishNotStored
+from xfleet_runtime.broker.outages import Disconnected, PublishNotStored
 from xfleet_runtime.broker.session import Session
 from xfleet_runtime.broker.subscription import Handler, Subscription
 from xfleet_runtime.log import get_logger
@@ -193,8 +193,7 @@ class BrokerLink:
         ]
         session = self._session
         if session is not None and session.open:
-            await session.add(subscription)
-            await session.flush()
+            await session.add_missing((subscription,))
         return subscription
 
     async def unsubscribe(self, subscription: Subscription) -> None:
@@ -222,6 +221,7 @@ class BrokerLink:
                 return
             new = await self._open(credentials)
             self._credentials, self._session = credentials, new
+            await new.add_missing(self._subscriptions)
         await old.retire(RETIRE_GRACE_S)
 
     def _current(self) -> Session:
@@ -256,6 +256,7 @@ class BrokerLink:
             try:
                 async with self._swap:
                     self._session = session = await self._open(self._credentials)
+                    await session.add_missing(self._subscriptions)
             except Disconnected as outage:
                 if str(outage) != self.last_error:
                     _log.warning("broker unreachable", link=self.name, reason=str(outage))

@@ -2,10 +2,11 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 
 from xfleet_runtime.broker.credentials import Credentials, NonceSigner, tls_context
@@ -21,7 +22,8 @@ PING_INTERVAL_S = 10
 PINGS_OUTSTANDING_MAX = 2
 LIVENESS_CHECK_S = 1.0
 _NO_RESPONDERS = "503"
-_REFUSALS = ("authorization", "authentication", "revoked", "permissions violation", "certificate")
+_REFUSALS = ("authorization", "authentication", "revoked", "certificate")
+_VIOLATION = "permissions violation"
 
 
 class Session:
@@ -37,17 +39,13 @@ class Session:
         self._inbox = f"{credentials.inbox_prefix}.{secrets.token_hex(8)}"
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._request_count = 0
+        self._held: dict[Subscription, NatsSubscription] = {}
         self._open = False
 
     @property
     def open(self) -> bool:
         """Whether messages can be sent now."""
         return self._open and self.client.is_connected
-
-    @property
-    def waiting_count(self) -> int:
-        """Requests without an answer yet."""
-        return len(self._waiting)
 
     async def start(self, name: str, subscriptions: tuple[Subscription, ...]) -> None:
         """Connects, proves who we are, subscribes, and returns only when the broker has accepted all that.
@@ -92,13 +90,43 @@ class Session:
         async def deliver(message: Msg) -> None:  # noqa: RUF029  nats-py awaits it
             subscription.deliver(_incoming(message))
 
-        await self.client.subscribe(subscription.subject, queue=subscription.queue, cb=deliver)
+        if subscription not in self._held:
+            self._held[subscription] = await self.client.subscribe(
+                subscription.subject, queue=subscription.queue, cb=deliver
+            )
+
+    async def add_missing(self, wanted: Iterable[Subscription]) -> None:
+        """Subscribes whatever came up while this connection was being made. Raises `Disconnected`."""
+        missing = [subscription for subscription in wanted if subscription not in self._held]
+        try:
+            for subscription in missing:
+                await self.add(subscription)
+            if missing:
+                await self.flush()
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Disconnected(f"{self.url}: {error}") from error
+
+    async def remove(self, subscription: Subscription) -> None:
+        """Ends a subscription on this connection; without a connection there is nothing to end."""
+        held = self._held.pop(subscription, None)
+        if held is not None and self.client.is_connected:
+            await held.unsubscribe()
+
+    async def stop_receiving(self) -> None:
+        """Ends all subscriptions after handing over what the broker has already sent."""
+        for held in self._held.values():
+            if self.client.is_connected:
+                await held.drain()
+        self._held.clear()
 
     async def flush(self) -> None:
-        """Waits until the broker has processed everything sent so far."""
+        """Waits until the broker has processed everything sent so far. Raises `Disconnected`."""
         if not self.client.is_connected:
             raise Disconnected(f"{self.url}: {self.last_error or 'the broker closed the connection'}")
-        await self.client.flush(timeout=int(FLUSH_TIMEOUT_S))
+        try:
+            await self.client.flush(timeout=int(FLUSH_TIMEOUT_S))
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Disconnected(f"{self.url}: {self.last_error or error}") from error
 
     async def publish(self, subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None) -> None:
         """Hands a message to the connection. Raises `Disconnected`."""
@@ -167,13 +195,16 @@ class Session:
         return any(word in self.last_error.lower() for word in _REFUSALS)
 
     async def _on_error(self, error: Exception) -> None:  # noqa: RUF029  nats-py awaits it
-        self.last_error = str(error) or type(error).__name__
-        if self._open:
-            _log.warning("broker reports an error", url=self.url, error=self.last_error)
+        text = str(error) or type(error).__name__
+        if _VIOLATION in text.lower():
+            _log.error("the broker forbids what this role tried", url=self.url, error=text)
+            return
+        self.last_error = text
 
     async def _on_closed(self) -> None:  # noqa: RUF029  nats-py awaits it
-        if self.client.last_error is not None:
-            self.last_error = str(self.client.last_error) or self.last_error
+        error = self.client.last_error
+        if error is not None and _VIOLATION not in str(error).lower():
+            self.last_error = str(error) or type(error).__name__
         self._end()
 
     async def _on_answer(self, message: Msg) -> None:  # noqa: RUF029  nats-py awaits it
