@@ -120,7 +120,7 @@ async def test_the_broker_s_own_certificate_is_no_client_s(broker: FleetBroker):
 
 
 async def test_a_route_certificate_is_no_client_s(broker: FleetBroker):
-    leaf = broker.issuer.issue_route_certificate("n9")
+    leaf = broker.issuer.issue_route_certificate("n9", ("127.0.0.1",))
     good = broker.credentials("agent", "srv1")
     await refused(msgspec.structs.replace(good, cert_pem=leaf.chain_pem, key_pem=leaf.key_pem))
 
@@ -141,9 +141,7 @@ async def test_an_agent_s_certificate_cannot_pass_for_the_broker(broker: FleetBr
     listener = await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", 0, ssl=server)
     port = listener.sockets[0].getsockname()[1]
     with pytest.raises(ssl.SSLCertVerificationError):
-        await asyncio.open_connection(
-            "127.0.0.1", port, ssl=tls_context(identity), server_hostname=identity.tls_name
-        )
+        await asyncio.open_connection("127.0.0.1", port, ssl=tls_context(identity), server_hostname=identity.tls_name)
     listener.close()
     await listener.wait_closed()
 
