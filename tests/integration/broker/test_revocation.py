@@ -10,7 +10,6 @@ import pytest
 from nats.errors import Error as NatsError
 
 from harness.broker import FleetBroker, attacker, eventually, running_broker
-from xfleet_nats.accounts import AccountState, read_account
 from xfleet_nats.system import (
     NodeWatch,
     count_nodes,
@@ -126,8 +125,3 @@ async def test_a_connection_can_be_found_and_kicked(fleet: FleetBroker) -> None:
             await eventually(lambda: agent.last_error)
             await eventually(lambda: agent.connected)
         assert noisy.client.is_connected
-
-
-async def test_the_state_of_an_account_survives_its_token(fleet: FleetBroker) -> None:
-    state = AccountState(serial=7, issued_at=1_800_000_000, revocations={"UX": 5})
-    assert read_account(fleet.issuer.account_jwt(state)) == state

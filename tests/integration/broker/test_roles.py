@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 from nats.aio.msg import Msg
-from nats.js.api import ConsumerConfig
 
 from harness.broker import FleetBroker, attacker, eventually
 from xfleet_contracts.streams import BOT_CONSUMER, EVENTS
@@ -119,7 +118,6 @@ async def test_the_bot_takes_its_events_and_acknowledges_them(broker: FleetBroke
     async with broker.link("ctl", "controller") as ctl, broker.link("bot", "bot") as bot:
         await ctl.wait_connected(5)
         await bot.wait_connected(5)
-        await ctl.js.add_consumer(EVENTS.name, ConsumerConfig(durable_name=BOT_CONSUMER.durable, ack_policy="explicit"))
         await ctl.publish_stored("fleet.evt.client_added", b"{}", message_id="1")
         puller = await bot.js.pull_subscribe_bind(consumer=BOT_CONSUMER.durable, stream=EVENTS.name)
         (event,) = await puller.fetch(1, timeout=5)
