@@ -1,0 +1,1 @@
+"""Clients: the persons and devices that are sold access."""

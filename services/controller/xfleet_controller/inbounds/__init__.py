@@ -1,0 +1,1 @@
+"""Inbounds: where clients enter a server."""

@@ -1,0 +1,1 @@
+"""Managed VPN servers: what they are and what they report."""

@@ -1,0 +1,1 @@
+"""Tasks: every command and apply, per server."""
