@@ -1,4 +1,4 @@
-"""The static files as the browser gets them: under one digest of their whole content, so they may be cached for ever."""
+"""The static files as the browser gets them: under one digest of their content, cacheable for ever."""
 
 import gzip
 import hashlib

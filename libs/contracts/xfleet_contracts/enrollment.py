@@ -70,7 +70,7 @@ class Manifest(Message, frozen=True, kw_only=True):
 
 
 class SignedManifest(Message, frozen=True, kw_only=True):
-    """A manifest as bytes with the fleet root's signature: accepted from any channel, such as `fleet.cmd.<sid>.manifest`."""
+    """A manifest with the fleet root's signature: accepted from any channel (also `fleet.cmd.<sid>.manifest`)."""
 
     payload: bytes
     signature: bytes

@@ -1,4 +1,4 @@
-"""Renders the panel's templates: one environment, every URL below the configured base path, every figure by a filter."""
+"""Renders the panel: one environment, every URL below the base path, every figure by a filter."""
 
 import re
 from collections.abc import Callable

@@ -33,7 +33,7 @@ class PageReader(HTMLParser):
 
 
 @pytest.fixture(scope="module", params=sorted(SPECIMENS))
-def page(request) -> PageReader:
+def page(request: pytest.FixtureRequest) -> PageReader:
     return PageReader(render_specimen(TEMPLATES, request.param, NOW))
 
 

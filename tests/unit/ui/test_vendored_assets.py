@@ -3,6 +3,7 @@
 import hashlib
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -43,14 +44,14 @@ def test_assets_are_never_fetched_from_elsewhere() -> None:
         assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", path.read_text()), path.name
 
 
-def test_digest_changes_with_any_file(tmp_path) -> None:
+def test_digest_changes_with_any_file(tmp_path: Path) -> None:
     (tmp_path / "a.css").write_text("a{}")
     before = Assets(tmp_path).digest
     (tmp_path / "a.css").write_text("b{}")
     assert Assets(tmp_path).digest != before
 
 
-def test_asset_outside_the_directory_cannot_be_named(tmp_path) -> None:
+def test_asset_outside_the_directory_cannot_be_named(tmp_path: Path) -> None:
     (tmp_path / "static").mkdir()
     (tmp_path / "secret").write_text("x")
     assert Assets(tmp_path / "static").find("../secret") is None

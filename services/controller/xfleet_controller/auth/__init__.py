@@ -1,1 +1,1 @@
-"""Who is asking, and whether they may."""
+"""Who signs in, and what they may do."""

@@ -1,1 +1,1 @@
-"""Clients: the persons and devices that are sold access."""
+"""The people and devices that are sold access."""

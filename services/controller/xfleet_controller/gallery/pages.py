@@ -5,9 +5,9 @@ from datetime import datetime
 
 import msgspec
 
+from xfleet_controller.clients.views import ClientDeleteView
 from xfleet_controller.gallery import samples
 from xfleet_controller.inbounds.views import InboundDeleteView, InboundsPageView
-from xfleet_controller.clients.views import ClientDeleteView
 from xfleet_controller.servers.views import ServersPageView
 from xfleet_controller.templating import Templates
 

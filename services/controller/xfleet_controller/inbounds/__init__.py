@@ -1,1 +1,1 @@
-"""Inbounds: where clients enter a server."""
+"""What Xray listens on."""

@@ -1,1 +1,1 @@
-"""Managed VPN servers: what they are and what they report."""
+"""The managed VPN servers and their desired state."""

@@ -1,1 +1,1 @@
-"""Tasks: every command and apply, per server."""
+"""What was ordered from which server, and what became of it."""

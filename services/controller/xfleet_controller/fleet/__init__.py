@@ -1,0 +1,1 @@
+"""The fleet itself: its keys, settings, the broker's streams, enrollment."""

@@ -1,0 +1,1 @@
+"""The ledger: every byte counted once, and the limits decided on it."""
