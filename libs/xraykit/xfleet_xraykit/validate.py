@@ -5,7 +5,7 @@ rule, then the parts and clients of those that fail. An official binary adds its
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, cast
 
 from xfleet_contracts.desired_state import EntityKey
@@ -61,14 +61,17 @@ class _Search:
 
     async def _failing(self, section: str) -> list[int]:
         items = as_list(self._config.get(section))
-        everything = list(range(len(items)))
-        return await self._narrow(everything, lambda some: self._alone({section: [items[i] for i in some]}))
+
+        def with_some(some: Sequence[int]) -> Mapping[str, Any]:
+            return self._alone({section: [items[index] for index in some]})
+
+        return await self._narrow(list(range(len(items))), with_some)
 
     async def _in_inbound(self, inbound: dict[str, Any]) -> AsyncIterator[EntityProblem]:
         key = EntityKey(kind="inbound", id=_entity_id(str(inbound.get("tag", ""))))
         settings = as_object(inbound.get("settings"))
         clients = [as_object(each) for each in as_list(settings.get("clients"))]
-        empty = {**inbound, "settings": {**settings, "clients": []}}
+        empty: dict[str, Any] = {**inbound, "settings": {**settings, "clients": []}}
         verdict = await self._probe({"inbounds": [empty]})
         if not verdict.ok:
             yield EntityProblem(key, await self._part("inbounds", empty), REFUSED, _words(verdict))
@@ -139,7 +142,7 @@ class _Search:
                 return f"rule.{key}"
         return "rule"
 
-    async def _narrow(self, indexes: list[int], config_of: Any) -> list[int]:
+    async def _narrow(self, indexes: list[int], config_of: Callable[[Sequence[int]], Mapping[str, Any]]) -> list[int]:
         """Those that fail, found by halving: one probe when all are fine."""
         if not indexes or (await self._launcher.probe(config_of(indexes))).ok:
             return []
