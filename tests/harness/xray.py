@@ -8,7 +8,7 @@ import socket
 import ssl
 import struct
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -227,6 +227,13 @@ async def transfer(
     finally:
         await stream.close()
     return HEADER.size + up_bytes, got
+
+
+async def until(condition: Callable[[], Awaitable[object]], *, timeout_s: float = 5.0) -> None:
+    """Waits until the condition holds."""
+    async with asyncio.timeout(timeout_s):
+        while not await condition():  # noqa: ASYNC110  the world outside has no event
+            await asyncio.sleep(0.02)
 
 
 async def passes(client: XrayClient, sink: Sink, *, timeout_s: float = 3.0) -> bool:

@@ -18,6 +18,9 @@ from xfleet_xraykit.problems import EntityProblem, as_list, as_object
 VALIDATE_TIMEOUT_S = 20.0
 REFUSED = "refused_by_xray"
 _PATHS = {"streamSettings": "stream_settings", "sendThrough": "send_through", "domainStrategy": "domain_strategy"}
+_SELECTORS = {0: frozenset({"tag", "protocol"}), 1: frozenset({"network", "method", "security"})}
+"""By depth: without these another kind of thing is asked about."""
+_SECURITY_KEYS = frozenset({"tlsSettings", "realitySettings"})
 _NOWHERE: dict[str, Any] = {"tag": "nowhere", "protocol": "blackhole"}
 
 
@@ -123,7 +126,7 @@ class _Search:
         while True:
             inner = _at(item, path)
             for key in inner:
-                if not path and key in {"tag", "protocol"}:
+                if key in _SELECTORS.get(len(path), ()):
                     continue
                 if (await self._probe({section: [_without(item, [*path, key])]})).ok:
                     path.append(key)
@@ -184,6 +187,10 @@ def _without(item: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
     copy = dict(item)
     if len(path) == 1:
         copy.pop(path[0], None)
+        if path[0] in _SECURITY_KEYS:
+            copy.pop("security", None)
+        elif path[0].endswith("Settings"):
+            copy.pop("network", None)
     else:
         copy[path[0]] = _without(cast("Mapping[str, Any]", copy[path[0]]), path[1:])
     return copy
