@@ -1,0 +1,28 @@
+"""The link to the broker: one connection that survives everything, and the credentials it needs."""
+
+from xfleet_runtime.broker.credentials import Credentials, tls_context
+from xfleet_runtime.broker.link import BrokerLink
+from xfleet_runtime.broker.message import Incoming, traceparent
+from xfleet_runtime.broker.outages import (
+    BrokerOutage,
+    Disconnected,
+    NoResponders,
+    PublishNotStored,
+    RequestTimedOut,
+)
+from xfleet_runtime.broker.subscription import Handler, Subscription
+
+__all__ = [
+    "BrokerLink",
+    "BrokerOutage",
+    "Credentials",
+    "Disconnected",
+    "Handler",
+    "Incoming",
+    "NoResponders",
+    "PublishNotStored",
+    "RequestTimedOut",
+    "Subscription",
+    "tls_context",
+    "traceparent",
+]
