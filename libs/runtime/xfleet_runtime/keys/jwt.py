@@ -131,7 +131,9 @@ def decode(token: str) -> Claims:
     return claims
 
 
-def operator_jwt(operator: KeyPair, *, name: str, signing_keys: Sequence[str], system_account: str, issued_at: int) -> str:
+def operator_jwt(
+    operator: KeyPair, *, name: str, signing_keys: Sequence[str], system_account: str, issued_at: int
+) -> str:
     """The self-signed token of the operator; it must stay byte-identical for the life of a fleet (nats.md §1.5)."""
     for key in signing_keys:
         nkeys.require_public(key, Kind.OPERATOR)
@@ -187,9 +189,7 @@ def user_jwt(
     """The token of one user under a scoped signing key: name, key and expiry, and deliberately nothing else."""
     nkeys.require_public(public, Kind.USER)
     nats = {"type": "user", "issuer_account": account}
-    return encode(
-        scoped_signer, subject=public, name=name, issued_at=issued_at, nats=nats, expires_at=expires_at
-    )
+    return encode(scoped_signer, subject=public, name=name, issued_at=issued_at, nats=nats, expires_at=expires_at)
 
 
 def revocations_of(claims: Claims) -> dict[str, int]:

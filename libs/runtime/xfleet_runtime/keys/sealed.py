@@ -43,7 +43,9 @@ class KeyFile:
         try:
             write_private(path, f"{_MARK}{base64.urlsafe_b64encode(key).decode()}\n".encode())
         except OSError as error:
-            raise Unusable(f"Cannot write the key file {path}: {error.strerror}. Fix the rights of its place.") from error
+            raise Unusable(
+                f"Cannot write the key file {path}: {error.strerror}. Fix the rights of its place."
+            ) from error
         return cls(key, path)
 
     @classmethod

@@ -5,6 +5,7 @@ their own, so that no leaf of the first tree can join a cluster as a broker.
 """
 
 import hashlib
+import ipaddress
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 
@@ -120,8 +121,9 @@ def issue(
     now: datetime,
     lifetime: timedelta,
     dns_names: tuple[str, ...] = (),
+    addresses: tuple[str, ...] = (),
 ) -> str:
-    """A leaf's PEM followed by its issuer's: common name `name`, that purpose alone, and only the given DNS names."""
+    """A leaf's PEM followed by its issuer's: common name `name`, that purpose alone, only these names and addresses."""
     issuer_key = load_key(authority.key_pem)
     builder = _builder(name, common_name(authority.certificate_pem), public_key, now, lifetime)
     builder = (
@@ -130,8 +132,11 @@ def issue(
         .add_extension(x509.ExtendedKeyUsage(list(purpose.value)), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
     )
-    if dns_names:
-        names = [x509.DNSName(dns_name) for dns_name in dns_names]
+    names = [
+        *(x509.DNSName(dns_name) for dns_name in dns_names),
+        *(x509.IPAddress(ipaddress.ip_address(address)) for address in addresses),
+    ]
+    if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return _pem(builder.sign(issuer_key, hashes.SHA256())) + authority.certificate_pem
 
@@ -144,11 +149,14 @@ def issue_leaf(
     now: datetime,
     lifetime: timedelta,
     dns_names: tuple[str, ...] = (),
+    addresses: tuple[str, ...] = (),
 ) -> Leaf:
     """A leaf together with a new private key."""
     key_pem = generate_key_pem()
     public = load_key(key_pem).public_key()
-    chain = issue(authority, public, name, purpose, now=now, lifetime=lifetime, dns_names=dns_names)
+    chain = issue(
+        authority, public, name, purpose, now=now, lifetime=lifetime, dns_names=dns_names, addresses=addresses
+    )
     return Leaf(chain_pem=chain, key_pem=key_pem)
 
 
@@ -164,8 +172,10 @@ def expires_at(certificate_pem: str) -> datetime:
 
 def pin(certificate_pem: str) -> str:
     """SHA-256 of the public key of the first certificate, hex, as nats-server's `pinned_certs` wants it."""
-    spki = _certificate(certificate_pem).public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    spki = (
+        _certificate(certificate_pem)
+        .public_key()
+        .public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
     return hashlib.sha256(spki).hexdigest()
 

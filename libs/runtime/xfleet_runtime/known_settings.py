@@ -1,0 +1,44 @@
+"""Which settings each service knows, so that all of them can live in one environment and a misspelt one still refuses.
+
+The names are data because siblings never import each other; a test compares them with each service's Struct.
+"""
+
+from collections.abc import Mapping
+
+from xfleet_runtime.settings import PREFIX
+
+SETTINGS: dict[str, frozenset[str]] = {
+    "up": frozenset(
+        {
+            "data_dir",
+            "panel_port",
+            "broker_port",
+            "ready_file",
+            "public",
+            "behind_proxy",
+            "tls_cert",
+            "tls_key",
+            "bot_token",
+            "bot_api_base",
+            "log_level",
+        },
+    ),
+    "controller": frozenset(),
+    "agent": frozenset(),
+    "bot": frozenset({"credentials_file", "token_file", "bot_token", "bot_api_base", "log_level"}),
+}
+
+
+def all_settings() -> frozenset[str]:
+    """Every name that some service knows: what `load_settings` takes as `others`."""
+    return frozenset().union(*SETTINGS.values())
+
+
+def environment_of(service: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a child that runs this service: without the settings that only its siblings know."""
+    known = SETTINGS[service]
+    return {
+        variable: value
+        for variable, value in environment.items()
+        if not variable.startswith(PREFIX) or variable.removeprefix(PREFIX).lower() in known
+    }

@@ -1,0 +1,70 @@
+"""What `xfleet up` can be told."""
+
+import ipaddress
+import os
+from pathlib import Path
+
+import msgspec
+
+from xfleet_runtime.errors import Unusable
+
+DEFAULT_PANEL_PORT = 2053
+DEFAULT_BROKER_PORT = 4222
+HIGHEST_PORT = 65535
+
+
+class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of `xfleet up`."""
+
+    data_dir: Path | None = None
+    """Where everything lives. Default: `xfleet` in the XDG state directory; /var/lib/xfleet for root."""
+    panel_port: int | None = None
+    """Port of the panel; 0 takes a free one. Default: the one used last time, else 2053."""
+    broker_port: int | None = None
+    """Port of the broker; 0 takes a free one. Default: the one used last time, else 4222."""
+    ready_file: Path | None = None
+    """Written when the panel answers: JSON with `panel_url`, `broker_url` and `pid`."""
+    public: bool = False
+    """Listen on all addresses, with TLS and a random base path."""
+    behind_proxy: str = ""
+    """Addresses (CIDR) of a reverse proxy that ends TLS and whose forwarding headers are believed."""
+    tls_cert: Path | None = None
+    """The panel's certificate chain, PEM. Default with `public`: one of an authority of our own."""
+    tls_key: Path | None = None
+    """The private key of `tls_cert`, PEM."""
+    bot_token: str = ""
+    """The Telegram bot's token from @BotFather; without one no bot is started."""
+    bot_api_base: str = ""
+    """Base address of the Bot API; empty: Telegram's own."""
+    log_level: str = "info"
+    """`debug`, `info`, `warning` or `error`, for all parts."""
+
+
+def check(settings: UpSettings) -> None:
+    """Raises `Unusable` for combinations that cannot work."""
+    for name, port in (("--panel-port", settings.panel_port), ("--broker-port", settings.broker_port)):
+        if port is not None and not 0 <= port <= HIGHEST_PORT:
+            raise Unusable(
+                f"{name} {port} is not a port. Use a number from 1 to {HIGHEST_PORT}, or 0 for any free one."
+            )
+    if settings.panel_port and settings.panel_port == settings.broker_port:
+        raise Unusable(f"Panel and broker cannot both use port {settings.panel_port}. Give two different ports.")
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise Unusable("--tls-cert and --tls-key belong together: give both or neither.")
+    if settings.behind_proxy:
+        try:
+            ipaddress.ip_network(settings.behind_proxy, strict=False)
+        except ValueError as error:
+            raise Unusable(
+                f"--behind-proxy {settings.behind_proxy!r} is not a network. Use one such as 10.0.0.0/8."
+            ) from error
+
+
+def data_directory(settings: UpSettings) -> Path:
+    """The absolute data directory."""
+    if settings.data_dir is not None:
+        return settings.data_dir.expanduser().absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/xfleet")
+    state_home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state_home).expanduser().absolute() / "xfleet"
