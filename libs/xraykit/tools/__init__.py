@@ -1,0 +1,1 @@
+"""Development tools of the Xray kit; not part of the wheel."""

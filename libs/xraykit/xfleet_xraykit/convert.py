@@ -1,0 +1,191 @@
+"""Xray's JSON to the messages of its API, by asking an Xray: no transport or proxy is spelled out here.
+
+A scratch Xray starts with the piece of JSON on a port nobody knows, is asked for it as a message, and ends. Rules of
+addresses and domains are read off in the same way from the sniffing exclusions, which have the same form.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from xfleet_xraykit.channel import ApiChannel
+from xfleet_xraykit.errors import ConfigRefused, RuleNeedsRestart, XrayDown, XrayHung
+from xfleet_xraykit.launcher import Launcher
+from xfleet_xraykit.pb import core_pb2, handler_pb2, router_pb2
+from xfleet_xraykit.pb.net_pb2 import IPOrDomain, Network, PortList, PortRange
+from xfleet_xraykit.pb.receiver_pb2 import ReceiverConfig
+from xfleet_xraykit.problems import as_list, as_object
+from xfleet_xraykit.process import is_running, stop
+
+SCRATCH_TIMEOUT_S = 10.0
+_POLL_S = 0.01
+_LIST_INBOUNDS = "/xray.app.proxyman.command.HandlerService/ListInbounds"
+_LIST_OUTBOUNDS = "/xray.app.proxyman.command.HandlerService/ListOutbounds"
+_HOT_RULE_KEYS = frozenset({
+    "type", "ruleTag", "outboundTag", "balancerTag", "domain", "domains", "ip", "source", "sourceIP", "port",
+    "sourcePort", "network", "user", "inboundTag", "protocol", "attrs",
+})  # fmt: skip
+_NETWORKS = {"tcp": Network.TCP, "udp": Network.UDP, "unix": Network.UNIX}
+_MAX_PORT = 65535
+
+
+class ScratchConverter:
+    """Converts by a scratch Xray of this launcher."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+
+    async def inbound(self, config: Mapping[str, Any]) -> core_pb2.InboundHandlerConfig:
+        """One inbound, with the port and address it asked for. Raises `ConfigRefused`."""
+        listen, port = str(config.get("listen") or ""), config.get("port", 0)
+        scratch = {**config, "listen": "127.0.0.1", "port": 0}
+        [message] = await self._inbounds([scratch])
+        receiver = ReceiverConfig.FromString(message.receiver_settings.value)
+        receiver.ClearField("listen")
+        receiver.ClearField("port_list")
+        if listen:
+            receiver.listen.CopyFrom(_address(listen))
+        if not listen.startswith(("/", "@")):
+            receiver.port_list.CopyFrom(_ports(port))
+        message.receiver_settings.value = receiver.SerializeToString()
+        return message
+
+    async def outbound(self, config: Mapping[str, Any]) -> core_pb2.OutboundHandlerConfig:
+        """One outbound. Raises `ConfigRefused`."""
+        got = await self._ask({"outbounds": [dict(config)]}, _LIST_OUTBOUNDS, handler_pb2.ListOutboundsResponse)
+        return got.outbounds[0]
+
+    async def rules(self, rules: Sequence[Mapping[str, Any]]) -> list[router_pb2.RoutingRule]:
+        """Routing rules. Raises `RuleNeedsRestart` for what cannot be loaded hot, or `ConfigRefused`."""
+        made = [_plain_rule(rule) for rule in rules]
+        wanted = [
+            (made[index], field, words) for index, rule in enumerate(rules) for field, words in _matchers(rule) if words
+        ]
+        if wanted:
+            await self._fill(wanted)
+        return made
+
+    async def _fill(self, wanted: Sequence[tuple[router_pb2.RoutingRule, str, list[str]]]) -> None:
+        scratch: list[dict[str, Any]] = []
+        for index, (_, field, words) in enumerate(wanted):
+            excluded = "domainsExcluded" if field == "domain" else "ipsExcluded"
+            sniffing = {"enabled": True, "destOverride": ["http"], excluded: words}
+            scratch.append(_listener(f"m{index}", sniffing))
+        by_tag = {each.tag: each for each in await self._inbounds(scratch)}
+        for index, (rule, field, _) in enumerate(wanted):
+            receiver = ReceiverConfig.FromString(by_tag[f"m{index}"].receiver_settings.value)
+            found = receiver.sniffing_settings
+            getattr(rule, field).extend(found.domains_excluded if field == "domain" else found.ips_excluded)
+
+    async def _inbounds(self, scratch: list[dict[str, Any]]) -> list[core_pb2.InboundHandlerConfig]:
+        config = {"inbounds": scratch, "outbounds": [{"tag": "none", "protocol": "blackhole"}]}
+        got = await self._ask(config, _LIST_INBOUNDS, handler_pb2.ListInboundsResponse)
+        return list(got.inbounds)
+
+    async def _ask(self, config: dict[str, Any], method: str, answer: type[Any]) -> Any:
+        with tempfile.TemporaryDirectory(prefix="xr-") as name:
+            api_socket, output = Path(name, "api.sock"), Path(name, "out")
+            config["api"] = {"tag": "api", "listen": str(api_socket), "services": ["HandlerService"]}
+            config["log"] = {"loglevel": "warning", "access": "none"}
+            started = await self._launcher.start(config, api_socket=api_socket, output=output)
+            channel = ApiChannel(api_socket)
+            try:
+                async with asyncio.timeout(SCRATCH_TIMEOUT_S):
+                    while not await channel.answers(SCRATCH_TIMEOUT_S):
+                        if not is_running(started):
+                            raise ConfigRefused(_reason(output))
+                        await asyncio.sleep(_POLL_S)
+                    return await channel.call(method, _request_for(method), answer)
+            except (TimeoutError, XrayHung, XrayDown):
+                raise ConfigRefused("Xray did not come up with this configuration.") from None
+            finally:
+                await channel.close()
+                await asyncio.shield(stop(started.pid))
+
+
+def _request_for(method: str) -> Any:
+    return handler_pb2.ListInboundsRequest() if method == _LIST_INBOUNDS else handler_pb2.ListOutboundsRequest()
+
+
+def _reason(output: Path) -> str:
+    text = output.read_text(errors="replace").strip()
+    return text.splitlines()[-1] if text else "Xray did not accept the configuration."
+
+
+def _listener(tag: str, sniffing: dict[str, Any]) -> dict[str, Any]:
+    settings = {"address": "127.0.0.1", "port": 9, "network": "tcp"}
+    return {
+        "tag": tag,
+        "listen": "127.0.0.1",
+        "port": 0,
+        "protocol": "dokodemo-door",
+        "settings": settings,
+        "sniffing": sniffing,
+    }
+
+
+def _address(listen: str) -> IPOrDomain:
+    try:
+        return IPOrDomain(ip=ip_address(listen).packed)
+    except ValueError:
+        return IPOrDomain(domain=listen)
+
+
+def _ports(value: Any) -> PortList:
+    ranges: list[PortRange] = []
+    for part in str(value).split(","):
+        first, _, last = part.strip().partition("-")
+        low, high = _port(first), _port(last or first)
+        ranges.append(PortRange(From=low, To=high))
+    return PortList(range=ranges)
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 <= int(text) <= _MAX_PORT:
+        raise ConfigRefused(f"{text!r} is not a port.")
+    return int(text)
+
+
+def _plain_rule(rule: Mapping[str, Any]) -> router_pb2.RoutingRule:
+    cold = sorted(rule.keys() - _HOT_RULE_KEYS)
+    if cold:
+        raise RuleNeedsRestart(f"The condition {cold[0]!r} is only loaded when Xray starts.", keys=cold)
+    made = router_pb2.RoutingRule(
+        rule_tag=str(rule.get("ruleTag") or ""),
+        user_email=_texts(rule.get("user")),
+        inbound_tag=_texts(rule.get("inboundTag")),
+        protocol=_texts(rule.get("protocol")),
+        attributes={str(key): str(value) for key, value in as_object(rule.get("attrs")).items()},
+    )
+    if rule.get("balancerTag"):
+        made.balancing_tag = str(rule["balancerTag"])
+    else:
+        made.tag = str(rule.get("outboundTag") or "")
+    for word in _split(rule.get("network")):
+        if word not in _NETWORKS:
+            raise ConfigRefused(f"{word!r} is not a network.")
+        made.networks.append(_NETWORKS[word])
+    if rule.get("port") is not None:
+        made.port_list.CopyFrom(_ports(rule["port"]))
+    if rule.get("sourcePort") is not None:
+        made.source_port_list.CopyFrom(_ports(rule["sourcePort"]))
+    return made
+
+
+def _matchers(rule: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    return [
+        ("domain", _texts(rule.get("domain")) + _texts(rule.get("domains"))),
+        ("ip", _texts(rule.get("ip"))),
+        ("source_ip", _texts(rule.get("source")) + _texts(rule.get("sourceIP"))),
+    ]
+
+
+def _texts(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [str(each) for each in as_list(value)]
+
+
+def _split(value: Any) -> list[str]:
+    return [word.strip().lower() for text in _texts(value) for word in text.split(",") if word.strip()]

@@ -1,0 +1,1 @@
+"""Protocols of inbounds: one file each, with a `PROTOCOL`."""

@@ -1,0 +1,150 @@
+"""Xray's process: started so that it outlives us, known again after we restarted, its end noticed either way."""
+
+import asyncio
+import os
+import secrets
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from xfleet_runtime.errors import Unusable
+
+LOCK_FD = 3
+"""Where Xray holds the instance's lock."""
+MAX_SOCKET_PATH_BYTES = 107
+"""Linux takes no longer path for a unix socket."""
+_KILL_AFTER_S = 5.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_INHERITED = ("PATH", "LANG", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+class StartedXray(msgspec.Struct, frozen=True, kw_only=True):
+    """A started Xray, as it can be kept on disk and found again."""
+
+    pid: int
+    boot_id: str
+    start_time_ticks: int
+    """With the boot id it tells this process from a later one of the same pid."""
+    start_id: str
+    """Random; counters belong to one start id."""
+    api_socket: str
+
+
+def spawn(
+    argv: Sequence[str], *, given: bytes, output: Path, environment: Mapping[str, str], lock_fd: int | None = None
+) -> int:
+    """Starts a program in a session of its own and returns its pid.
+
+    It reads `given` as standard input, appends its output to a file, has no parent-death signal and inherits nothing
+    but the lock. Nobody else may wait for the pid: use `wait_exit`.
+    """
+    stdin = os.memfd_create("xray-config", os.MFD_CLOEXEC)
+    try:
+        with open(stdin, "wb", closefd=False) as file:
+            file.write(given)
+        os.lseek(stdin, 0, os.SEEK_SET)
+        log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            actions: list[tuple[int, int, int]] = [(os.POSIX_SPAWN_DUP2, stdin, 0)]
+            actions += [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
+            if lock_fd is not None:
+                actions.append((os.POSIX_SPAWN_DUP2, lock_fd, LOCK_FD))
+            return os.posix_spawn(
+                argv[0],
+                list(argv),
+                child_environment(environment),
+                file_actions=actions,
+                setsid=True,
+                setsigmask=[],
+                setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP],
+            )
+        finally:
+            os.close(log)
+    except OSError as error:
+        raise Unusable(f"Cannot start {argv[0]}: {error.strerror}.") from error
+    finally:
+        os.close(stdin)
+
+
+def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """The little of our environment that Xray may see, and what is given."""
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(extra)
+
+
+def record_of(pid: int, api_socket: Path) -> StartedXray:
+    """The record of a child just started."""
+    return StartedXray(
+        pid=pid,
+        boot_id=boot_id(),
+        start_time_ticks=start_time_ticks(pid) or 0,
+        start_id=secrets.token_hex(8),
+        api_socket=str(api_socket),
+    )
+
+
+def is_running(record: StartedXray) -> bool:
+    """Whether this very process still runs: same boot, same pid, same start, not a zombie."""
+    return record.boot_id == boot_id() and start_time_ticks(record.pid) == record.start_time_ticks
+
+
+def start_time_ticks(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot; None when it does not run."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    after_name = stat.rpartition(")")[2].split()
+    return None if after_name[0] in "ZX" else int(after_name[19])
+
+
+def boot_id() -> str:
+    """This boot of the machine."""
+    return _BOOT_ID.read_text().strip()
+
+
+async def wait_exit(pid: int) -> int | None:
+    """Waits until the process has ended; its exit code (minus the signal), None when it is not our child."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return _reap(pid)
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return _reap(pid)
+
+
+async def stop(pid: int, *, kill_after_s: float = _KILL_AFTER_S) -> int | None:
+    """Ends the process and waits for it: SIGTERM, then SIGKILL when it does not listen."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    try:
+        async with asyncio.timeout(kill_after_s):
+            return await wait_exit(pid)
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        return await wait_exit(pid)
+
+
+def socket_path(path: Path) -> Path:
+    """The path, when it is short enough for a unix socket. Raises `Unusable` otherwise."""
+    size = len(os.fsencode(path))
+    if size > MAX_SOCKET_PATH_BYTES:
+        raise Unusable(f"The path {path} is too long for a socket ({size} bytes); use a shorter data directory.")
+    return path
+
+
+def _reap(pid: int) -> int | None:
+    try:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(status) if ended else None

@@ -1,0 +1,1 @@
+"""Kinds of security: one file each, with a `SECURITY`."""
