@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, cast
 
 from xfleet_contracts.desired_state import EntityKey
-
 from xfleet_xraykit.counters import parse_inbound_tag
 from xfleet_xraykit.errors import ConfigRefused
 from xfleet_xraykit.launcher import Launcher, Verdict
@@ -62,9 +61,8 @@ class _Search:
 
     async def _failing(self, section: str) -> list[int]:
         items = as_list(self._config.get(section))
-        return await self._narrow(
-            list(range(len(items))), lambda some: self._alone({section: [items[i] for i in some]})
-        )
+        everything = list(range(len(items)))
+        return await self._narrow(everything, lambda some: self._alone({section: [items[i] for i in some]}))
 
     async def _in_inbound(self, inbound: dict[str, Any]) -> AsyncIterator[EntityProblem]:
         key = EntityKey(kind="inbound", id=_entity_id(str(inbound.get("tag", ""))))
