@@ -173,16 +173,16 @@ class XrayApi:
             raise
 
     async def list_inbounds(self) -> list[str]:
-        """The tags of all inbounds."""
+        """The tags of all inbounds, sorted: Xray keeps no order."""
         request = handler_pb2.ListInboundsRequest(isOnlyTags=True)
         got = await self._channel.call(f"{_HANDLER}ListInbounds", request, handler_pb2.ListInboundsResponse)
-        return [each.tag for each in got.inbounds]
+        return sorted(each.tag for each in got.inbounds)
 
     async def list_outbounds(self) -> list[str]:
-        """The tags of all outbounds."""
+        """The tags of all outbounds, sorted: which is the default one cannot be asked."""
         request = handler_pb2.ListOutboundsRequest()
         got = await self._channel.call(f"{_HANDLER}ListOutbounds", request, handler_pb2.ListOutboundsResponse)
-        return [each.tag for each in got.outbounds]
+        return sorted(each.tag for each in got.outbounds)
 
     async def add_inbound(self, config: Mapping[str, Any]) -> None:
         """Opens an inbound given as Xray's JSON, with its users. Raises `ConfigRefused` or `XrayRefused`.

@@ -93,7 +93,7 @@ async def test_what_would_crash_xray_is_refused_before_it_is_sent() -> None:
         await server.api.set_rules([])
         assert is_running(server.started)
         assert await server.api.list_inbounds() == ["in-7"]
-        assert await server.api.list_outbounds() == ["direct", "block"]
+        assert await server.api.list_outbounds() == ["block", "direct"]
 
 
 async def test_an_account_is_refused_by_what_the_inbound_really_speaks() -> None:
@@ -148,10 +148,10 @@ async def test_an_inbound_that_already_runs_is_not_opened_twice() -> None:
 async def test_outbounds_come_and_go() -> None:
     async with XrayServer.running(State()) as server:
         await server.api.add_outbound({"tag": "second", "protocol": "freedom", "settings": {}})
-        assert await server.api.list_outbounds() == ["direct", "block", "second"]
+        assert await server.api.list_outbounds() == ["block", "direct", "second"]
         for _ in range(2):
             await server.api.remove_outbound("second")
-        assert await server.api.list_outbounds() == ["direct", "block"]
+        assert await server.api.list_outbounds() == ["block", "direct"]
 
 
 async def test_rules_added_hot_decide_where_streams_go() -> None:
