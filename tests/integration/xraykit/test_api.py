@@ -219,7 +219,7 @@ async def test_a_frozen_xray_is_hung_and_a_dead_one_is_down() -> None:
         os.kill(server.started.pid, signal.SIGCONT)
         assert (await server.api.sys_stats()).memory_bytes > 0
         os.kill(server.started.pid, signal.SIGKILL)
-        assert await wait_exit(server.started.pid) == -signal.SIGKILL
+        assert await wait_exit(server.started) == -signal.SIGKILL
         with pytest.raises(XrayDown):
             await server.api.query_counters()
 
