@@ -146,6 +146,11 @@ class BrokerLink:
         _check_size(payload)
         return await self._current().request(subject, payload, timeout_s, headers)
 
+    async def collect(self, subject: str, payload: bytes, *, timeout_s: float, count: int) -> tuple[Incoming, ...]:
+        """The answers of up to `count` responders, those that came in time. Raises `Disconnected`."""
+        _check_size(payload)
+        return await self._current().collect(subject, payload, timeout_s, count)
+
     async def respond(
         self, message: Incoming, payload: bytes, *, within: str, headers: Mapping[str, str] | None = None
     ) -> bool:

@@ -21,8 +21,10 @@ FLUSH_TIMEOUT_S = 5.0
 PING_INTERVAL_S = 10
 PINGS_OUTSTANDING_MAX = 2
 LIVENESS_CHECK_S = 1.0
+CLOSE_TIMEOUT_S = 0.5
+"""nats-py waits for ever for the end of a connection whose TLS handshake failed."""
 _NO_RESPONDERS = "503"
-_REFUSALS = ("authorization", "authentication", "revoked", "certificate")
+_REFUSALS = ("authorization", "authentication", "revoked", "alert")
 _VIOLATION = "permissions violation"
 
 
@@ -38,6 +40,7 @@ class Session:
         self._credentials = credentials
         self._inbox = f"{credentials.inbox_prefix}.{secrets.token_hex(8)}"
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._collecting: dict[str, asyncio.Queue[Incoming]] = {}
         self._request_count = 0
         self._held: dict[Subscription, NatsSubscription] = {}
         self._open = False
@@ -124,7 +127,9 @@ class Session:
         if not self.client.is_connected:
             raise Disconnected(f"{self.url}: {self.last_error or 'the broker closed the connection'}")
         try:
-            await self.client.flush(timeout=int(FLUSH_TIMEOUT_S))
+            # nats-py writes a flush's PING past what it has queued, so only the second one comes after all of it.
+            for _ in range(2):
+                await self.client.flush(timeout=int(FLUSH_TIMEOUT_S))
         except (NatsError, OSError, TimeoutError) as error:
             raise Disconnected(f"{self.url}: {self.last_error or error}") from error
 
@@ -152,9 +157,27 @@ class Session:
         finally:
             del self._waiting[token]
         incoming = _incoming(message)
-        if not incoming.payload and incoming.headers.get("Status") == _NO_RESPONDERS:
+        if _is_no_responders(incoming):
             raise NoResponders(f"nobody listens on {subject}")
         return incoming
+
+    async def collect(self, subject: str, payload: bytes, timeout_s: float, count: int) -> tuple[Incoming, ...]:
+        """All answers of everybody who answers: up to `count`, or those that came in time. Raises `Disconnected`."""
+        self._request_count += 1
+        token = str(self._request_count)
+        queue: asyncio.Queue[Incoming] = asyncio.Queue()
+        self._collecting[token] = queue
+        answers: list[Incoming] = []
+        try:
+            await self.publish(subject, payload, f"{self._inbox}.{token}", None)
+            async with asyncio.timeout(timeout_s):
+                while len(answers) < count and not (answers and _is_no_responders(answers[0])):
+                    answers.append(await queue.get())
+        except TimeoutError:
+            _log.debug("fewer answers than asked for", subject=subject, answers=len(answers))
+        finally:
+            del self._collecting[token]
+        return tuple(answer for answer in answers if not _is_no_responders(answer))
 
     async def wait_ended(self) -> None:
         """Returns when the connection is over; looks at the client too, for nats-py can end without saying so."""
@@ -171,8 +194,9 @@ class Session:
         """Ends the connection at once."""
         self._open = False
         try:
-            await self.client.close()
-        except (OSError, NatsError) as error:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self.client.close()
+        except (OSError, NatsError, TimeoutError) as error:
             _log.debug("closing the broker connection failed", url=self.url, error=str(error))
         self._end()
 
@@ -208,9 +232,12 @@ class Session:
         self._end()
 
     async def _on_answer(self, message: Msg) -> None:  # noqa: RUF029  nats-py awaits it
-        answer = self._waiting.get(message.subject.rpartition(".")[2])
+        token = message.subject.rpartition(".")[2]
+        answer, queue = self._waiting.get(token), self._collecting.get(token)
         if answer is not None and not answer.done():
             answer.set_result(message)
+        elif queue is not None:
+            queue.put_nowait(_incoming(message))
 
     def _end(self) -> None:
         self._open = False
@@ -222,3 +249,7 @@ class Session:
 
 def _incoming(message: Msg) -> Incoming:
     return Incoming(message.subject, message.data, message.reply, message.headers or {})
+
+
+def _is_no_responders(message: Incoming) -> bool:
+    return not message.payload and message.headers.get("Status") == _NO_RESPONDERS
