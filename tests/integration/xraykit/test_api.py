@@ -203,6 +203,45 @@ async def test_a_rule_xray_can_only_load_at_its_start_is_refused_before_anything
         assert [rule.rule_tag for rule in await server.api.list_rules()] == ["a"]
 
 
+async def test_rules_xray_does_not_take_change_nothing() -> None:
+    async with XrayServer.running(State()) as server:
+        good = {"ruleTag": "a", "network": "tcp", "outboundTag": "direct"}
+        await server.api.set_rules([good])
+        for bad in (
+            {"ruleTag": "a", "network": "udp", "outboundTag": "direct"},
+            {"ruleTag": "b", "domain": ["regexp:("], "outboundTag": "direct"},
+            {"ruleTag": "b", "ip": ["300.0.0.1"], "outboundTag": "direct"},
+            {"ruleTag": "b", "ip": ["geoip:nowhere"], "outboundTag": "direct"},
+            {"ruleTag": "b", "port": "70000", "outboundTag": "direct"},
+            {"ruleTag": "b", "network": "tpc", "outboundTag": "direct"},
+            {"ruleTag": "b", "outboundTag": "direct"},
+            {"ruleTag": "b", "network": "tcp", "balancerTag": "nobody"},
+        ):
+            with pytest.raises(ConfigRefused):
+                await server.api.set_rules([good, bad])
+            assert [rule.rule_tag for rule in await server.api.list_rules()] == ["a"]
+
+
+async def test_many_clients_are_blocked_in_one_step() -> None:
+    async with XrayServer.running(State()) as server:
+        await server.api.add_rule({"ruleTag": "a", "network": "tcp", "outboundTag": "direct"})
+        emails = {f"{ref}.7" for ref in range(1, 1001)}
+        await server.api.block_users(emails)
+        assert await server.api.blocked_users() == emails
+        assert (await server.api.list_rules())[-1].rule_tag == "a"
+        await server.api.set_rules([], blocked=["1.7"])
+        assert await server.api.blocked_users() == {"1.7"}
+
+
+async def test_an_inbound_on_a_unix_socket_is_opened_hot(short_dir: Path) -> None:
+    path = short_dir / "in.sock"
+    inbound = msgspec.structs.replace(ws_inbound(7), listen=str(path), port=0)
+    async with XrayServer.running(State()) as server:
+        await server.api.add_inbound(render_inbound(inbound, {}))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+
+
 async def test_a_renamed_log_file_is_opened_anew(tmp_path: Path) -> None:
     log = tmp_path / "error.log"
     async with XrayServer.running(State(), error_log=str(log)) as server:

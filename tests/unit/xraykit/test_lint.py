@@ -222,3 +222,11 @@ def test_an_unreadable_entity_is_reported_and_the_rest_is_read() -> None:
     state = typed_state({good: msgspec.json.encode(ws()), bad: b'{"client": "x"}', unheard: b"?"})
     assert list(state.inbounds) == [8]
     assert [(each.key, each.code) for each in lint_state(state)] == [(bad, "unreadable")]
+
+
+def test_an_entity_kept_under_anothers_name_is_left_out() -> None:
+    moved = EntityKey(kind="client", id="4.8")
+    client = complete_client(ClientBody(client=3, inbound=8), ws())
+    state = typed_state({moved: msgspec.json.encode(client)})
+    assert state.clients == {}
+    assert [(each.key, each.code) for each in state.unreadable] == [(moved, "bad_id")]

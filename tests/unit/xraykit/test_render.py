@@ -1,11 +1,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from xfleet_contracts.desired_state import ClientBody, EntityKey, InboundBody, OutboundBody, RuleBody, SettingsBody
+from xfleet_xraykit import transports as transport_files
 from xfleet_xraykit.generate import complete_inbound
 from xfleet_xraykit.keys import (
     decode_base64url,
@@ -17,8 +19,11 @@ from xfleet_xraykit.keys import (
     new_uuid,
     reality_public_key,
 )
+from xfleet_xraykit.links import client_config, parse_link, share_link
+from xfleet_xraykit.lint import lint_inbound
 from xfleet_xraykit.protocols import inbound_protocols, securities, transports
 from xfleet_xraykit.render import render_config, typed_state
+from xfleet_xraykit.transports import ws
 
 UUID = "00000000-0000-4000-8000-000000000000"
 
@@ -98,6 +103,24 @@ def test_protocols_transports_and_securities_are_found_by_their_files() -> None:
     assert transports()["tcp"] is transports()["raw"]
     assert set(transports()) >= {"raw", "tcp", "ws"}
     assert set(securities()) >= {"none", "reality"}
+
+
+def test_a_new_transport_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Path(ws.__file__).read_text()
+    source = source.replace('("ws", "websocket")', '("httpupgrade",)').replace("wsSettings", "httpupgradeSettings")
+    (tmp_path / "httpupgrade.py").write_text(source.replace('link_type = "ws"', 'link_type = "httpupgrade"'))
+    monkeypatch.setattr(transport_files, "__path__", [*transport_files.__path__, str(tmp_path)])
+    transports.cache_clear()
+    try:
+        stream = {"network": "httpupgrade", "httpupgradeSettings": {"path": "/a"}}
+        inbound = InboundBody(ref=7, port=80, protocol="vless", settings={}, stream_settings=stream)
+        assert lint_inbound(inbound) == []
+        link = share_link(inbound, ClientBody(client=3, inbound=7, uuid=UUID), address="a.b", remark="")
+        [outbound] = client_config(parse_link(link), socks_port=1)["outbounds"]
+        assert outbound["streamSettings"] == {"security": "none", **stream}
+    finally:
+        transports.cache_clear()
+        sys.modules.pop("xfleet_xraykit.transports.httpupgrade", None)
 
 
 def test_keys_have_the_forms_xray_reads() -> None:
