@@ -95,7 +95,9 @@ class FleetBroker:
 
 
 @asynccontextmanager
-async def running_broker(directory: Path, *, fleet_id: str = "test", streams: bool = False) -> AsyncIterator[FleetBroker]:
+async def running_broker(
+    directory: Path, *, fleet_id: str = "test", streams: bool = False
+) -> AsyncIterator[FleetBroker]:
     """A broker with the shipped configuration on a free port; with `streams`, those of the contracts exist."""
     root, keys = create_fleet(fleet_id)
     issuer = FleetIssuer(keys)

@@ -141,9 +141,7 @@ async def test_an_agent_s_certificate_cannot_pass_for_the_broker(broker: FleetBr
     listener = await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", 0, ssl=server)
     port = listener.sockets[0].getsockname()[1]
     with pytest.raises(ssl.SSLCertVerificationError):
-        await asyncio.open_connection(
-            "127.0.0.1", port, ssl=tls_context(identity), server_hostname=identity.tls_name
-        )
+        await asyncio.open_connection("127.0.0.1", port, ssl=tls_context(identity), server_hostname=identity.tls_name)
     listener.close()
     await listener.wait_closed()
 

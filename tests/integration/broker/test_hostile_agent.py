@@ -92,7 +92,9 @@ async def test_an_agent_publishes_nothing_else(broker: FleetBroker):
 async def test_an_agent_hears_nothing_else(broker: FleetBroker):
     async with attacker(broker.credentials("agent", "srv1")) as agent:
         passed = [subject for subject in FOREIGN_SUBSCRIPTIONS if await agent.may_subscribe(subject)]
-        passed += [subject for subject in ("fleet.cmd.srv2.>", "fleet.rpc.>") if await agent.may_subscribe(subject, "q")]
+        passed += [
+            subject for subject in ("fleet.cmd.srv2.>", "fleet.rpc.>") if await agent.may_subscribe(subject, "q")
+        ]
     assert passed == []
 
 
