@@ -1,6 +1,7 @@
 """A real broker with a fleet of its own, for tests: start it, take credentials of any role, be an agent."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -35,6 +36,18 @@ async def eventually(condition: Callable[[], Any], *, within_s: float = WAIT_S, 
                 await asyncio.sleep(every_s)
     except TimeoutError:
         raise AssertionError(f"not within {within_s:g} s: {condition}") from None
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on, for what cannot choose its own."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
 
 
 @dataclass

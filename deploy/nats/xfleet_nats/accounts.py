@@ -28,9 +28,7 @@ class AccountState(msgspec.Struct, frozen=True, kw_only=True):
 def read_account(token: str) -> AccountState:
     """What an account token in a broker's hands says. Raises `BadJwtError` for anything else."""
     claims = jwt.decode(token)
-    return AccountState(
-        serial=jwt.serial_of(claims), issued_at=claims.iat, revocations=jwt.revocations_of(claims)
-    )
+    return AccountState(serial=jwt.serial_of(claims), issued_at=claims.iat, revocations=jwt.revocations_of(claims))
 
 
 def union_of_revocations(*known: Mapping[str, int]) -> dict[str, int]:
@@ -42,9 +40,7 @@ def union_of_revocations(*known: Mapping[str, int]) -> dict[str, int]:
     return union
 
 
-def plan_account(
-    meant: Mapping[str, int], held: Iterable[AccountState], *, serial: int, now: datetime
-) -> AccountState:
+def plan_account(meant: Mapping[str, int], held: Iterable[AccountState], *, serial: int, now: datetime) -> AccountState:
     """The next state of an account: `meant` and all that nodes hold, above `serial` and above every node's issue time.
 
     `meant` is the revocations table; pruning is done there, once the revoked token has itself expired, and a key still

@@ -216,18 +216,20 @@ class FleetIssuer:
 
     def issue_broker_certificate(self) -> Leaf:
         """A broker's certificate: serverAuth only, under the fleet's fixed name."""
-        names = (self.keys.tls_name,)
         return x509.issue_leaf(
             self.keys.intermediate,
             self.keys.tls_name,
             Purpose.SERVER,
             now=self._clock.now(),
             lifetime=BROKER_LIFETIME,
-            dns_names=names,
+            dns_names=(self.keys.tls_name,),
         )
 
-    def issue_route_certificate(self, node: str) -> Leaf:
-        """A broker node's certificate for routes to its peers, from the authority that signs nothing else."""
+    def issue_route_certificate(self, node: str, addresses: tuple[str, ...]) -> Leaf:
+        """A broker node's certificate for routes to its peers, from the authority that signs nothing else.
+
+        `addresses` are the IP addresses its peers reach it by: nats-server checks them, and knows no fixed name here.
+        """
         if not NAME.fullmatch(node):
             raise NameUnusable(name=node)
         return x509.issue_leaf(
@@ -236,7 +238,8 @@ class FleetIssuer:
             Purpose.ROUTE,
             now=self._clock.now(),
             lifetime=_AUTHORITY_LIFETIME - timedelta(days=1),
-            dns_names=(f"{node}.{self.keys.tls_name}", self.keys.tls_name),
+            dns_names=(f"{node}.{self.keys.tls_name}",),
+            addresses=addresses,
         )
 
     def account_jwt(self, state: AccountState | None = None) -> str:

@@ -120,7 +120,7 @@ async def test_the_broker_s_own_certificate_is_no_client_s(broker: FleetBroker):
 
 
 async def test_a_route_certificate_is_no_client_s(broker: FleetBroker):
-    leaf = broker.issuer.issue_route_certificate("n9")
+    leaf = broker.issuer.issue_route_certificate("n9", ("127.0.0.1",))
     good = broker.credentials("agent", "srv1")
     await refused(msgspec.structs.replace(good, cert_pem=leaf.chain_pem, key_pem=leaf.key_pem))
 
