@@ -103,7 +103,7 @@ class ScratchConverter:
                 raise ConfigRefused("Xray did not come up with this configuration.") from None
             finally:
                 await channel.close()
-                await asyncio.shield(stop(started.pid))
+                await asyncio.shield(stop(started))
 
 
 def _request_for(method: str) -> Any:

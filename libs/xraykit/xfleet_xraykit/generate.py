@@ -3,8 +3,8 @@
 from typing import Any
 
 import msgspec
-from xfleet_contracts.desired_state import ClientBody, InboundBody
 
+from xfleet_contracts.desired_state import ClientBody, InboundBody
 from xfleet_xraykit.problems import as_object
 from xfleet_xraykit.protocols import find_protocol, find_security, settings_of
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from xfleet_runtime.errors import Unusable
-
 from xfleet_xraykit import wheel_child
-from xfleet_xraykit.process import StartedXray, record_of, socket_path, spawn, stop, wait_exit
+from xfleet_xraykit.problems import as_list, as_object
+from xfleet_xraykit.process import StartedXray, socket_path, spawn, stop, wait_exit
 
 PROBE_TIMEOUT_S = 10.0
 VERSION_TIMEOUT_S = 10.0
@@ -81,24 +81,24 @@ class WheelLauncher:
         with tempfile.TemporaryDirectory(prefix="xr-") as name:
             config = {"api": {"tag": "api", "listen": f"{name}/api.sock", "services": ["StatsService"]}}
             output = Path(name, "out")
-            pid = spawn(_wheel_command("run"), given=_bytes(config), output=output, environment=self._environment)
+            child = spawn(_wheel_command("run"), given=_bytes(config), output=output, environment=self._environment)
             try:
                 async with asyncio.timeout(VERSION_TIMEOUT_S):
                     return await _started_version(output)
             except TimeoutError:
                 raise Unusable("Xray does not start; reinstall the xray-core package.") from None
             finally:
-                await stop(pid)
+                await stop(child)
 
     async def _probe_by_starting(self, config: Mapping[str, Any], timeout_s: float) -> Verdict:
         with tempfile.TemporaryDirectory(prefix="xr-") as name:
             harmless = dict(without_logs(config))
             harmless["api"] = {"tag": "api", "listen": f"{name}/api.sock", "services": ["StatsService"]}
-            listeners = config.get("inbounds") or []
+            listeners = [as_object(each) for each in as_list(config.get("inbounds"))]
             harmless["inbounds"] = [{**each, "listen": "127.0.0.1", "port": 0} for each in listeners]
             output = Path(name, "out")
-            pid = spawn(_wheel_command("run"), given=_bytes(harmless), output=output, environment=self._environment)
-            ended, started = asyncio.create_task(wait_exit(pid)), asyncio.create_task(_started_version(output))
+            child = spawn(_wheel_command("run"), given=_bytes(harmless), output=output, environment=self._environment)
+            ended, started = asyncio.create_task(wait_exit(child.pid)), asyncio.create_task(_started_version(output))
             try:
                 await asyncio.wait({started, ended}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
                 if not started.done() and not ended.done():
@@ -108,7 +108,7 @@ class WheelLauncher:
                 for task in (started, ended):
                     task.cancel()
                 await asyncio.gather(started, ended, return_exceptions=True)
-                await asyncio.shield(stop(pid))
+                await asyncio.shield(stop(child))
 
 
 class BinaryLauncher:
@@ -151,8 +151,7 @@ async def _started_version(output: Path) -> str:
 
 def without_logs(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with logs that open no file: a probe must not touch those of the running Xray."""
-    log = config.get("log")
-    level = log.get("loglevel", "warning") if isinstance(log, dict) else "warning"  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    level = as_object(config.get("log")).get("loglevel", "warning")
     return {**config, "log": {"loglevel": level, "access": "none"}}
 
 
@@ -165,8 +164,14 @@ def _start(
     lock_fd: int | None,
 ) -> StartedXray:
     socket_path(api_socket).unlink(missing_ok=True)
-    pid = spawn(command, given=_bytes(config), output=output, environment=environment, lock_fd=lock_fd)
-    return record_of(pid, api_socket)
+    return spawn(
+        command,
+        given=_bytes(config),
+        output=output,
+        environment=environment,
+        api_socket=str(api_socket),
+        lock_fd=lock_fd,
+    )
 
 
 async def _run(
@@ -174,12 +179,12 @@ async def _run(
 ) -> tuple[int | None, str]:
     with tempfile.TemporaryDirectory(prefix="xr-") as name:
         output = Path(name, "out")
-        pid = spawn(command, given=_bytes(config), output=output, environment=environment)
+        child = spawn(command, given=_bytes(config), output=output, environment=environment)
         try:
             async with asyncio.timeout(timeout_s):
-                code = await wait_exit(pid)
+                code = await wait_exit(child.pid)
         except BaseException:
-            await asyncio.shield(stop(pid, kill_after_s=0.5))
+            await asyncio.shield(stop(child, kill_after_s=0.5))
             raise
         return code, _tail(output)
 

@@ -9,7 +9,6 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from xfleet_contracts.desired_state import ClientBody, InboundBody
 from xfleet_contracts.errors import Refusal
-
 from xfleet_xraykit.protocols import (
     find_protocol,
     find_security,

@@ -8,7 +8,6 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from xfleet_contracts.desired_state import ClientBody, EntityKey, InboundBody, OutboundBody, RuleBody, SettingsBody
-
 from xfleet_xraykit.counters import client_email, inbound_tag
 from xfleet_xraykit.problems import EntityProblem, Problem, as_list, as_object, at_entity, nearest, unknown_keys
 from xfleet_xraykit.protocols import (

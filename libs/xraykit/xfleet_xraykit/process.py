@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+
 from xfleet_runtime.errors import Unusable
 
 LOCK_FD = 3
@@ -33,9 +34,15 @@ class StartedXray(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def spawn(
-    argv: Sequence[str], *, given: bytes, output: Path, environment: Mapping[str, str], lock_fd: int | None = None
-) -> int:
-    """Starts a program in a session of its own and returns its pid.
+    argv: Sequence[str],
+    *,
+    given: bytes,
+    output: Path,
+    environment: Mapping[str, str],
+    api_socket: str = "",
+    lock_fd: int | None = None,
+) -> StartedXray:
+    """Starts a program in a session of its own.
 
     It reads `given` as standard input, appends its output to a file, has no parent-death signal and inherits nothing
     but the lock. Nobody else may wait for the pid: use `wait_exit`.
@@ -51,7 +58,7 @@ def spawn(
             actions += [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
             if lock_fd is not None:
                 actions.append((os.POSIX_SPAWN_DUP2, lock_fd, LOCK_FD))
-            return os.posix_spawn(
+            pid = os.posix_spawn(
                 argv[0],
                 list(argv),
                 child_environment(environment),
@@ -60,6 +67,7 @@ def spawn(
                 setsigmask=[],
                 setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP],
             )
+            return _record_of(pid, api_socket)
         finally:
             os.close(log)
     except OSError as error:
@@ -73,14 +81,13 @@ def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(extra)
 
 
-def record_of(pid: int, api_socket: Path) -> StartedXray:
-    """The record of a child just started."""
+def _record_of(pid: int, api_socket: str) -> StartedXray:
     return StartedXray(
         pid=pid,
         boot_id=boot_id(),
         start_time_ticks=start_time_ticks(pid) or 0,
         start_id=secrets.token_hex(8),
-        api_socket=str(api_socket),
+        api_socket=api_socket,
     )
 
 
@@ -110,28 +117,35 @@ async def wait_exit(pid: int) -> int | None:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return _reap(pid)
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(descriptor, ended.set)
     try:
-        await ended.wait()
+        await _ended(descriptor)
     finally:
-        loop.remove_reader(descriptor)
         os.close(descriptor)
     return _reap(pid)
 
 
-async def stop(pid: int, *, kill_after_s: float = _KILL_AFTER_S) -> int | None:
-    """Ends the process and waits for it: SIGTERM, then SIGKILL when it does not listen."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
+async def stop(record: StartedXray, *, kill_after_s: float = _KILL_AFTER_S) -> int | None:
+    """Ends this very Xray and waits for it: SIGTERM, then SIGKILL when it does not listen.
+
+    Returns its exit code when it was our child. A process that only took over the pid is left alone.
+    """
     try:
-        async with asyncio.timeout(kill_after_s):
-            return await wait_exit(pid)
-    except TimeoutError:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        return await wait_exit(pid)
+        descriptor = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return _reap(record.pid)
+    try:
+        if not is_running(record):
+            return _reap(record.pid)
+        _send(descriptor, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(kill_after_s):
+                await _ended(descriptor)
+        except TimeoutError:
+            _send(descriptor, signal.SIGKILL)
+            await _ended(descriptor)
+    finally:
+        os.close(descriptor)
+    return _reap(record.pid)
 
 
 def socket_path(path: Path) -> Path:
@@ -140,6 +154,21 @@ def socket_path(path: Path) -> Path:
     if size > MAX_SOCKET_PATH_BYTES:
         raise Unusable(f"The path {path} is too long for a socket ({size} bytes); use a shorter data directory.")
     return path
+
+
+async def _ended(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _send(descriptor: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(descriptor, number)
 
 
 def _reap(pid: int) -> int | None:

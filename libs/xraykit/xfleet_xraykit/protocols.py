@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import Any, Protocol, cast
 
 from xfleet_contracts.desired_state import ClientBody, InboundBody
-
 from xfleet_xraykit.accounts import Account
 from xfleet_xraykit.problems import Problem, as_object
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from xfleet_contracts.desired_state import ClientBody, EntityKey, InboundBody, OutboundBody, RuleBody
-
 from xfleet_xraykit.counters import inbound_tag
 from xfleet_xraykit.lint import BLOCK_TAG
 from xfleet_xraykit.problems import as_object

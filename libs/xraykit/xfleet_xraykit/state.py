@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
+
 from xfleet_contracts.desired_state import (
     BODY_OF,
     CertificateBody,
@@ -14,7 +15,6 @@ from xfleet_contracts.desired_state import (
     RuleBody,
     SettingsBody,
 )
-
 from xfleet_xraykit.problems import EntityProblem
 
 

@@ -6,7 +6,7 @@ process queue for one lock and begin immediately, so that nobody meets a busy da
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
 from xfleet_migrations import runner
 from xfleet_runtime.errors import Unusable
 
 SQLITE_BUSY_TIMEOUT_MS = 10_000
+OUTBOX_TOPICS = "xfleet_outbox_topics"
+"""Key in `session.info` under which a transaction notes the topics of the outbox rows it wrote."""
 
 
 class Database:
@@ -31,6 +34,8 @@ class Database:
         except ArgumentError as error:
             raise Unusable(f"The database URL cannot be read: {error}. Try sqlite+aiosqlite:///FILE.") from error
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        self.after_commit: list[Callable[[frozenset[str]], None]] = []
+        """Called after a commit with the topics whose outbox rows it left."""
         self._writers = asyncio.Lock() if self.is_sqlite else nullcontext()
         self.engine = self._sqlite_engine() if self.is_sqlite else self._postgres_engine()
 
@@ -47,6 +52,10 @@ class Database:
             if self.is_sqlite:
                 await session.connection(execution_options={"xfleet_immediate": True})
             yield session
+        topics = frozenset(session.info.get(OUTBOX_TOPICS, ()))
+        if topics:
+            for callback in self.after_commit:
+                callback(topics)
 
     async def migrate(self) -> None:
         """Brings the tables to this release's form; a SQLite file with content is copied aside first.

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from xfleet_contracts.desired_state import ClientBody, InboundBody
-
 from xfleet_xraykit.accounts import Account
 from xfleet_xraykit.keys import is_uuid, new_uuid
 from xfleet_xraykit.problems import Problem, as_list, unknown_keys

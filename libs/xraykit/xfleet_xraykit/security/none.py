@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from xfleet_contracts.desired_state import ClientBody
-
 from xfleet_xraykit.problems import Problem
 
 

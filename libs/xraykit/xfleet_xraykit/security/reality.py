@@ -7,7 +7,6 @@ from ipaddress import ip_address
 from typing import Any
 
 from xfleet_contracts.desired_state import ClientBody
-
 from xfleet_xraykit.keys import new_reality_pair, new_short_id, reality_public_key
 from xfleet_xraykit.problems import Problem, as_list, as_object, unknown_keys
 

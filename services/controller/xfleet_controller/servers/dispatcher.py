@@ -1,0 +1,236 @@
+"""The dispatcher brings every server to its desired state: one order in flight each, the difference where it can.
+
+It is woken by the outbox when something changed and by heartbeats when a server is not where it should be. A lease on the
+revision row keeps a second controller from sending to the same server at the same time.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import or_, select, update
+
+from xfleet_contracts.apply import APPLY, BASE_MISMATCH, SNAPSHOT_GONE, ApplyOrder, ApplyReport
+from xfleet_contracts.desired_state import StatePoint
+from xfleet_contracts.errors import Refusal, RemoteRefusal
+from xfleet_contracts.heartbeat import Heartbeat
+from xfleet_controller.bus import AgentOffline, AgentTimeout, Commander
+from xfleet_controller.context import Context
+from xfleet_controller.servers import outcome
+from xfleet_controller.servers.difference import is_known_point, make_order, target_of
+from xfleet_controller.servers.models import Server, ServerRevision, StatePointRow
+from xfleet_controller.tasks import store as tasks
+from xfleet_runtime.backoff import Backoff
+from xfleet_runtime.ids import new_id
+from xfleet_runtime.log import get_logger
+
+_log = get_logger(__name__)
+LEASE = timedelta(seconds=60)
+AT_ONCE_COUNT = 64
+"""Servers that are driven at the same time."""
+ORDERS_IN_A_ROW = 8
+APPLY_TIMEOUT_S = 15.0
+RETRY_FIRST_S = 0.5
+RETRY_MOST_S = 30.0
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """One order about to be sent."""
+
+    server_id: int
+    sid: str
+    target: StatePoint
+    order: ApplyOrder
+    command_id: str
+    fence: int
+
+
+class Dispatcher:
+    """Drives servers that are not where they should be."""
+
+    def __init__(self, context: Context, commander: Commander) -> None:
+        self._context = context
+        self._commander = commander
+        self._owner = new_id()
+        self._woken: asyncio.Queue[int] = asyncio.Queue()
+        self._dirty: set[int] = set()
+        self._busy: set[int] = set()
+        self._ids: dict[str, int] = {}
+        self._targets: dict[int, StatePoint] = {}
+        self._told_bases: dict[int, StatePoint] = {}
+        self._backoffs: dict[int, Backoff] = {}
+        context.presence.on_beat.append(self.on_beat)
+
+    def wake(self, server_id: int) -> None:
+        """The server may not be where it should be."""
+        self._dirty.add(server_id)
+        if server_id not in self._busy:
+            self._woken.put_nowait(server_id)
+
+    def on_beat(self, sid: str, beat: Heartbeat) -> None:
+        """A beat tells where the server is; a wrong place wakes."""
+        server_id = self._ids.get(sid)
+        if server_id is None:
+            return
+        self._told_bases[server_id] = StatePoint(revision=beat.wanted_revision, digest=beat.wanted_digest)
+        if self._targets.get(server_id) != self._told_bases[server_id]:
+            self.wake(server_id)
+
+    async def run(self) -> None:
+        """Drives whoever is woken, for ever."""
+        self._busy.clear()
+        await self._start_over()
+        slots = asyncio.Semaphore(AT_ONCE_COUNT)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                server_id = await self._woken.get()
+                if server_id in self._busy or server_id not in self._dirty:
+                    continue
+                self._busy.add(server_id)
+                await slots.acquire()
+                group.create_task(self._drive(server_id, slots))
+
+    async def note_server(self, sid: str, server_id: int) -> None:
+        """A server that was just made."""
+        self._ids[sid] = server_id
+        self.wake(server_id)
+
+    async def _start_over(self) -> None:
+        async with self._context.database.read() as session:
+            rows = await session.execute(
+                select(Server.slug, ServerRevision).join(ServerRevision, ServerRevision.server_id == Server.id)
+            )
+            for sid, row in rows:
+                self._ids[sid] = row.server_id
+                self._targets[row.server_id] = target_of(row)
+                if (row.wanted_revision, row.wanted_digest) != (row.desired_revision, row.desired_digest):
+                    self.wake(row.server_id)
+
+    async def _drive(self, server_id: int, slots: asyncio.Semaphore) -> None:
+        again_s: float | None = None
+        try:
+            again_s = await self._bring(server_id)
+        except Exception:  # noqa: BLE001  one server's bug must not stop the others
+            _log.exception("dispatching failed", server_id=server_id, error_id=new_id()[-8:])
+            again_s = RETRY_MOST_S
+        finally:
+            slots.release()
+            self._busy.discard(server_id)
+            if again_s is not None:
+                self._dirty.add(server_id)
+                asyncio.get_running_loop().call_later(again_s, self._woken.put_nowait, server_id)
+            elif server_id in self._dirty:
+                self._woken.put_nowait(server_id)
+
+    async def _bring(self, server_id: int) -> float | None:
+        """Sends until the server is there; seconds after which to try again, None when there is nothing to do."""
+        base: StatePoint | None = self._told_bases.get(server_id)
+        for _ in range(ORDERS_IN_A_ROW):
+            self._dirty.discard(server_id)
+            plan = await self._plan(server_id, base)
+            if plan is None:
+                self._backoffs.pop(server_id, None)
+                return None
+            if isinstance(plan, float):
+                return plan
+            try:
+                report = await self._commander.request(
+                    plan.sid, APPLY, plan.order, ApplyReport, timeout_s=APPLY_TIMEOUT_S, command_id=plan.command_id
+                )
+            except AgentOffline as refusal:
+                await self._put_back(plan, refusal)
+                return None if not self._context.presence.is_online(plan.sid) else self._later_s(server_id)
+            except AgentTimeout as refusal:
+                await self._put_back(plan, refusal)
+                return self._later_s(server_id)
+            except RemoteRefusal as refusal:
+                base = await self._after_refusal(plan, refusal)
+                if base is None and refusal.remote_code not in {BASE_MISMATCH, SNAPSHOT_GONE}:
+                    return None if refusal.remote_code not in outcome.PASSING else self._later_s(server_id)
+                continue
+            self._told_bases[server_id] = base = report.point
+            await outcome.note_report(self._context, plan.server_id, plan.sid, report, self._owner)
+        return self._later_s(server_id)
+
+    def _later_s(self, server_id: int) -> float:
+        return self._backoffs.setdefault(server_id, Backoff(RETRY_FIRST_S, RETRY_MOST_S)).next_s()
+
+    async def _plan(self, server_id: int, told: StatePoint | None) -> Plan | float | None:
+        """The next order, seconds to wait when another controller holds the lease, None when all is well."""
+        now = self._context.clock.now()
+        async with self._context.database.write() as session:
+            row = await session.get(ServerRevision, server_id, with_for_update=True)
+            server = await session.get(Server, server_id)
+            if row is None or server is None:
+                return None
+            base = told or StatePoint(revision=row.wanted_revision, digest=row.wanted_digest)
+            target = target_of(row)
+            if told is not None and told == target:
+                self._targets[server_id] = target
+                if await tasks.list_open_until(session, server_id, target.revision):
+                    await outcome.note_arrived(session, row, now)
+                    self._context.bell.ring()
+                return None
+            if row.refused_digest == target.digest:
+                self._targets[server_id] = base
+                return None
+            if not self._context.presence.is_online(server.slug) and told is None:
+                self._targets[server_id] = target
+                return None
+            if row.lease_owner != self._owner and row.lease_until_at is not None and row.lease_until_at > now:
+                return RETRY_FIRST_S * 2
+            if base.revision > target.revision or (base.revision == target.revision and base != target):
+                row.desired_revision = max(base.revision, row.desired_revision) + 1
+                row.changed_at = now
+                session.add(
+                    StatePointRow(
+                        server_id=server_id, revision=row.desired_revision, digest=row.desired_digest, created_at=now
+                    )
+                )
+                _log.warning("server holds a state this database never had; sending everything", sid=server.slug)
+                base = StatePoint()
+                target = target_of(row)
+                order = await make_order(session, self._context.vault, row, None, now)
+            else:
+                known = await is_known_point(session, server_id, base)
+                order = await make_order(session, self._context.vault, row, base if known else None, now)
+            self._targets[server_id] = target
+            row.lease_owner, row.lease_until_at, row.lease_fence = self._owner, now + LEASE, row.lease_fence + 1
+            command_id = new_id()
+            await tasks.mark_running(
+                session, server_id, target.revision, command_id=command_id, owner=self._owner, now=now
+            )
+            return Plan(
+                server_id=server_id,
+                sid=server.slug,
+                target=target,
+                order=order,
+                command_id=command_id,
+                fence=row.lease_fence,
+            )
+
+    async def _after_refusal(self, plan: Plan, refusal: RemoteRefusal) -> StatePoint | None:
+        """Where the agent says it is, when that was the reason; otherwise the digest is not sent again."""
+        if refusal.remote_code in {BASE_MISMATCH, SNAPSHOT_GONE}:
+            point = outcome.point_in(refusal)
+            if point is not None:
+                self._told_bases[plan.server_id] = point
+            return point
+        if refusal.remote_code in outcome.PASSING:
+            await self._put_back(plan, refusal)
+            return None
+        await outcome.note_refusal(self._context, plan.server_id, plan.target, refusal, self._owner)
+        return None
+
+    async def _put_back(self, plan: Plan, refusal: Refusal) -> None:
+        async with self._context.database.write() as session:
+            await tasks.mark_waiting(session, plan.server_id, {"code": refusal.code, "message": refusal.text})
+            await session.execute(
+                update(ServerRevision)
+                .where(
+                    ServerRevision.server_id == plan.server_id,
+                    or_(ServerRevision.lease_owner == self._owner, ServerRevision.lease_owner == ""),
+                )
+                .values(lease_owner="", lease_until_at=None)
+            )

@@ -1,0 +1,30 @@
+"""What was deleted is `retiring` until every server that ran it has acknowledged."""
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from xfleet_controller.clients.models import Tombstone
+from xfleet_controller.tasks.models import ServerTask
+from xfleet_controller.tasks.store import OPEN
+
+
+async def settle_retired(session: AsyncSession) -> None:
+    """Marks tombstones done whose servers are all past the deletion."""
+    await session.flush()
+    retiring = (await session.scalars(select(Tombstone).where(Tombstone.retiring.is_(True)))).all()
+    for tombstone in retiring:
+        waiting = (
+            select(ServerTask.id)
+            .where(
+                ServerTask.operation == f"delete_{tombstone.kind}",
+                ServerTask.status.in_(OPEN),
+                ServerTask.created_at == tombstone.deleted_at,
+            )
+            .exists()
+        )
+        if not await session.scalar(select(waiting)):
+            await session.execute(
+                update(Tombstone)
+                .where(Tombstone.kind == tombstone.kind, Tombstone.key == tombstone.key)
+                .values(retiring=False)
+            )

@@ -1,0 +1,83 @@
+"""SQL of server tasks."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from xfleet_controller.tasks.models import ServerTask
+
+OPEN = ("pending", "running")
+DONE = ("completed", "degraded", "failed", "expired")
+
+
+async def list_tasks(
+    session: AsyncSession, *, server_id: int | None, status: str, operation: str, offset: int, limit: int
+) -> tuple[Sequence[ServerTask], int]:
+    """A page of tasks, newest first, and how many there are."""
+    query = select(ServerTask)
+    if server_id is not None:
+        query = query.where(ServerTask.server_id == server_id)
+    if status:
+        query = query.where(ServerTask.status == status)
+    if operation:
+        query = query.where(ServerTask.operation == operation)
+    total = await session.scalar(select(func.count()).select_from(query.subquery())) or 0
+    rows = await session.scalars(query.order_by(ServerTask.id.desc()).offset(offset).limit(limit))
+    return rows.all(), total
+
+
+async def list_by_ids(session: AsyncSession, task_ids: Iterable[int]) -> Sequence[ServerTask]:
+    """These tasks."""
+    query = select(ServerTask).where(ServerTask.id.in_(list(task_ids))).order_by(ServerTask.id)
+    return (await session.scalars(query)).all()
+
+
+async def count_open(session: AsyncSession) -> int:
+    """Tasks that are not done."""
+    return await session.scalar(select(func.count()).select_from(ServerTask).where(ServerTask.status.in_(OPEN))) or 0
+
+
+async def list_open_until(session: AsyncSession, server_id: int, revision: int) -> Sequence[ServerTask]:
+    """Changes of state at or before this revision that are not done."""
+    query = select(ServerTask).where(
+        ServerTask.server_id == server_id, ServerTask.status.in_(OPEN), ServerTask.revision <= revision
+    )
+    return (await session.scalars(query.order_by(ServerTask.id))).all()
+
+
+async def mark_running(
+    session: AsyncSession, server_id: int, revision: int, *, command_id: str, owner: str, now: datetime
+) -> None:
+    """The changes up to this revision are on their way."""
+    await session.execute(
+        update(ServerTask)
+        .where(ServerTask.server_id == server_id, ServerTask.status.in_(OPEN), ServerTask.revision <= revision)
+        .values(
+            status="running",
+            command_id=command_id,
+            lease_owner=owner,
+            started_at=func.coalesce(ServerTask.started_at, now),
+        )
+    )
+
+
+async def mark_waiting(session: AsyncSession, server_id: int, reason: dict[str, Any]) -> None:
+    """What was on its way did not get through and waits again."""
+    await session.execute(
+        update(ServerTask)
+        .where(ServerTask.server_id == server_id, ServerTask.status == "running", ServerTask.revision.is_not(None))
+        .values(status="pending", lease_owner="", retry_count=ServerTask.retry_count + 1, error=reason)
+    )
+
+
+async def expire_overdue(session: AsyncSession, now: datetime) -> int:
+    """Imperative tasks past their deadline; how many."""
+    done = await session.execute(
+        update(ServerTask)
+        .where(ServerTask.status.in_(OPEN), ServerTask.deadline_at.is_not(None), ServerTask.deadline_at < now)
+        .values(status="expired", completed_at=now, error={"code": "expired", "message": "The server did not answer."})
+    )
+    return done.rowcount  # type: ignore[attr-defined]
