@@ -33,6 +33,7 @@ _log = get_logger(__name__)
 STEADY_AFTER_S = 10.0
 """A connection that lived this long resets the delay; one that is cut again and again does not."""
 RETIRE_GRACE_S = 10.0
+CANCEL_AGAIN_S = 0.5
 CALLBACK_TIMEOUT_S = 60.0
 OnConnected = Callable[[], Awaitable[None]]
 
@@ -117,13 +118,12 @@ class BrokerLink:
                     await session.flush()
         except (TimeoutError, Disconnected) as outage:
             _log.warning("handlers did not finish in time", link=self.name, reason=str(outage))
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _cancel_all(set(tasks))
         self._connected.clear()
-        self._session = None
-        if session is not None:
-            await session.close()
+        last, self._session = self._session, None
+        for each in (session, last):
+            if each is not None:
+                await each.close()
 
     async def wait_connected(self, timeout_s: float | None = None) -> None:
         """Returns when connected. Raises `Disconnected` with the last reason when that takes longer."""
@@ -331,3 +331,11 @@ class BrokerLink:
 def _check_size(payload: bytes) -> None:
     if len(payload) > MAX_MESSAGE_BYTES:
         raise MessageTooLarge(size_bytes=len(payload), limit_bytes=MAX_MESSAGE_BYTES)
+
+
+async def _cancel_all(tasks: set[asyncio.Task[None]]) -> None:
+    """Ends the tasks; asks again, because nats-py swallows a cancellation that meets it while it connects."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_S)
