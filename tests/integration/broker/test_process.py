@@ -12,9 +12,10 @@ import pytest
 from harness.broker import FleetBroker, running_broker
 from xfleet_nats.fleet import FleetIssuer, create_fleet
 from xfleet_nats.process import BrokerProcess
-from xfleet_nats.render import BrokerSettings, WebsocketSettings, render_broker
+from xfleet_nats.render import BrokerSettings, ClusterSettings, WebsocketSettings, render_broker
 from xfleet_runtime.broker import tls_context
 from xfleet_runtime.errors import Unusable
+from xfleet_runtime.keys import x509
 
 pytestmark = pytest.mark.real_broker
 
@@ -111,6 +112,14 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(
     with pytest.raises(Unusable, match=word):
         render_broker(settings, FleetIssuer(create_fleet("test")[1]))
     assert not (tmp_path / "b").exists()
+
+
+async def test_a_single_node_s_streams_are_not_given_to_a_cluster_that_would_delete_them(fleet: FleetBroker) -> None:
+    await fleet.process.stop()
+    leaf = fleet.issuer.issue_route_certificate("n1", ("127.0.0.1",))
+    cluster = ClusterSettings(route=leaf, pins=(x509.pin(leaf.chain_pem),), routes=("127.0.0.1:6222",))
+    with pytest.raises(Unusable, match="would delete"):
+        render_broker(msgspec.structs.replace(fleet.settings, cluster=cluster), fleet.issuer)
 
 
 async def test_a_websocket_listener_demands_the_same_as_the_other(tmp_path: Path) -> None:

@@ -314,12 +314,12 @@ class BrokerLink:
                 _log.exception("a callback after connecting failed", link=self.name)
 
     async def _pause(self) -> None:
-        self._retry_now.clear()
         try:
             async with asyncio.timeout(self._backoff.next_s()):
                 await self._retry_now.wait()
         except TimeoutError:
             return
+        self._retry_now.clear()
 
     def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
