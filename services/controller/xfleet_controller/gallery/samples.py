@@ -56,7 +56,7 @@ def server(number: int, now: datetime, *, status: str = "online") -> ServerCardV
     names = ("Frankfurt", "Amsterdam", "Helsinki", "New York", "Singapore", "Istanbul", "Paris", LONG)
     name = names[(number - 1) % len(names)]
     common = {"id": number, "slug": f"srv-{number:02}", "name": name, "public_address": f"vpn{number}.example.com"}
-    if status == "new":
+    if status == "pending":
         return ServerCardView(**common, status=status)  # pyright: ignore[reportArgumentType]
     if status == "offline":
         return ServerCardView(
@@ -74,7 +74,7 @@ def server(number: int, now: datetime, *, status: str = "online") -> ServerCardV
         tags=("eu", "fast"),
         cpu_percent=float((number * 23) % 97),
         cpu_count=2 + number % 3 * 2,
-        load=(0.42, 0.38, 0.3),
+        load_1m=0.42,
         memory=UsageView(used_bytes=int((0.2 + number % 7 / 10) * 4 * GB), total_bytes=4 * GB),
         swap=UsageView(used_bytes=0, total_bytes=GB),
         disk=UsageView(used_bytes=(9 + number * 3) * GB, total_bytes=40 * GB),
@@ -106,7 +106,7 @@ def tasks(now: datetime) -> tuple[TaskRowView, ...]:
     operations = ("Add client alice", "Apply revision 41", "Add inbound edge-ws", "Restart Xray", "Apply revision 42")
     return tuple(
         TaskRowView(
-            id=f"01K{number:05}ABCDEFG",
+            id=1041 - number,
             server_name=("Frankfurt", "Amsterdam", "Helsinki")[number % 3],
             operation=operations[number % len(operations)],
             status=status,
