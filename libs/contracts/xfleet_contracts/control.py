@@ -5,11 +5,36 @@ Rhythm   on demand
 Loss     the asker repeats; orders carry an id
 """
 
+from xfleet_contracts.errors import Refusal
 from xfleet_contracts.message import Message, Secret
 
 STATUS = "status"
 BIND = "bind"
 WHOAMI = "whoami"
+
+
+class NotBound(Refusal):
+    """The Telegram account acts for nobody."""
+
+    code = "not_bound"
+    status = 403
+    message = "This Telegram account is not bound to an admin."
+
+
+class BotCodeWrong(Refusal):
+    """The bot code is unknown, used or expired; which of them is not told."""
+
+    code = "bot_code_wrong"
+    status = 403
+    message = "This bot code is not valid. Make a new one in the panel under Settings."
+
+
+class ControlRateLimited(Refusal):
+    """Too many tries by this asker."""
+
+    code = "rate_limited"
+    status = 429
+    message = "Too many tries. Wait a minute, then try again."
 
 
 class BindRequest(Message, frozen=True, kw_only=True):

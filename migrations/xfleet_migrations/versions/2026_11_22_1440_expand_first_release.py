@@ -89,7 +89,11 @@ def upgrade() -> None:
         sa.Column("period_started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_online_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("client_ref", name=op.f("pk_client_totals")),
+        postgresql_with={"fillfactor": 70},
     )
+    with op.batch_alter_table("client_totals", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_client_totals_period_started_at"), ["period_started_at"], unique=False)
+
     op.create_table(
         "fleet_secrets",
         sa.Column("name", sa.String(length=100), nullable=False),
@@ -120,13 +124,30 @@ def upgrade() -> None:
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("rows_count", sa.Integer(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=True),
+        sa.Column("body_bytes", sa.Integer(), nullable=False),
+        sa.Column("skipped", JSON, nullable=True),
         sa.Column("rolled_up", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("server_id", "epoch", "seq", name=op.f("pk_ledger_bodies")),
     )
     with op.batch_alter_table("ledger_bodies", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_ledger_bodies_received_at"), ["received_at"], unique=False)
-        batch_op.create_index("ix_ledger_bodies_rolled_up", ["rolled_up"], unique=False)
+        batch_op.create_index(
+            "ix_ledger_bodies_kept",
+            ["received_at", "body_bytes"],
+            unique=False,
+            postgresql_where=sa.text("body_bytes > 0"),
+            sqlite_where=sa.text("body_bytes > 0"),
+        )
         batch_op.create_index("ix_ledger_bodies_server_id_start_id", ["server_id", "start_id"], unique=False)
+        batch_op.create_index(
+            "ix_ledger_bodies_waiting",
+            ["server_id", "received_at"],
+            unique=False,
+            postgresql_where=sa.text("NOT rolled_up"),
+            sqlite_where=sa.text("NOT rolled_up"),
+        )
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("ALTER TABLE ledger_bodies ALTER COLUMN body SET STORAGE EXTERNAL")
 
     op.create_table(
         "ledger_cursors",
@@ -213,11 +234,13 @@ def upgrade() -> None:
         sa.Column("epoch", sa.String(length=64), nullable=False),
         sa.Column("seq", BIG, nullable=False),
         sa.Column("reason", sa.String(length=40), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("detail", sa.String(), nullable=False),
         sa.Column("payload", sa.LargeBinary(), nullable=False),
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("replayed_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rejected_batches")),
+        sa.UniqueConstraint("sid", "reason", "digest", name=op.f("uq_rejected_batches_sid_reason_digest")),
     )
     with op.batch_alter_table("rejected_batches", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_rejected_batches_reason"), ["reason"], unique=False)
@@ -726,13 +749,17 @@ def downgrade() -> None:
     op.drop_table("ledger_gaps")
     op.drop_table("ledger_cursors")
     with op.batch_alter_table("ledger_bodies", schema=None) as batch_op:
+        batch_op.drop_index("ix_ledger_bodies_waiting")
         batch_op.drop_index("ix_ledger_bodies_server_id_start_id")
-        batch_op.drop_index("ix_ledger_bodies_rolled_up")
+        batch_op.drop_index("ix_ledger_bodies_kept")
         batch_op.drop_index(batch_op.f("ix_ledger_bodies_received_at"))
 
     op.drop_table("ledger_bodies")
     op.drop_table("groups")
     op.drop_table("fleet_secrets")
+    with op.batch_alter_table("client_totals", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_client_totals_period_started_at"))
+
     op.drop_table("client_totals")
     with op.batch_alter_table("client_inbound_totals", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_client_inbound_totals_server_id"))

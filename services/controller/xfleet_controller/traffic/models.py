@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Index, LargeBinary, String
+from sqlalchemy import Index, LargeBinary, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from xfleet_controller.tables import Base, BigId
+from xfleet_controller.tables import Base, BigId, Json
 
 
 class LedgerCursor(Base):
@@ -41,7 +41,20 @@ class LedgerBody(Base):
     __tablename__ = "ledger_bodies"
     __table_args__ = (
         Index("ix_ledger_bodies_server_id_start_id", "server_id", "start_id"),
-        Index("ix_ledger_bodies_rolled_up", "rolled_up"),
+        Index(
+            "ix_ledger_bodies_waiting",
+            "server_id",
+            "received_at",
+            postgresql_where=text("NOT rolled_up"),
+            sqlite_where=text("NOT rolled_up"),
+        ),
+        Index(
+            "ix_ledger_bodies_kept",
+            "received_at",
+            "body_bytes",
+            postgresql_where=text("body_bytes > 0"),
+            sqlite_where=text("body_bytes > 0"),
+        ),
     )
 
     server_id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
@@ -55,6 +68,10 @@ class LedgerBody(Base):
     rows_count: Mapped[int]
     body: Mapped[bytes | None] = mapped_column(LargeBinary)
     """zlib of the payload; None once the size cap took it."""
+    body_bytes: Mapped[int] = mapped_column(default=0)
+    """Size of `body`."""
+    skipped: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """Places of the rows that were set aside and do not count: {"clients": [...], "tags": [...]}."""
     rolled_up: Mapped[bool] = mapped_column(default=False)
 
 
@@ -62,6 +79,7 @@ class RejectedBatch(Base):
     """A batch or rows of it that the ledger would not take, kept raw and replayable."""
 
     __tablename__ = "rejected_batches"
+    __table_args__ = (UniqueConstraint("sid", "reason", "digest"),)
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     server_id: Mapped[int | None] = mapped_column(BigId, index=True)
@@ -70,6 +88,8 @@ class RejectedBatch(Base):
     seq: Mapped[int] = mapped_column(BigId, default=0)
     reason: Mapped[str] = mapped_column(String(40), index=True)
     """malformed, fork, foreign_inbound, impossible_bytes, unknown_server, …"""
+    digest: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the message it came in: the same one sent again is kept once."""
     detail: Mapped[str] = mapped_column(default="")
     payload: Mapped[bytes] = mapped_column(LargeBinary)
     received_at: Mapped[datetime]
@@ -95,13 +115,14 @@ class ClientTotal(Base):
     """A client's bytes over all servers: for ever, and since its last reset."""
 
     __tablename__ = "client_totals"
+    __table_args__ = ({"postgresql_with": {"fillfactor": 70}},)
 
     client_ref: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
     up_bytes: Mapped[int] = mapped_column(BigId, default=0)
     down_bytes: Mapped[int] = mapped_column(BigId, default=0)
     period_up_bytes: Mapped[int] = mapped_column(BigId, default=0)
     period_down_bytes: Mapped[int] = mapped_column(BigId, default=0)
-    period_started_at: Mapped[datetime | None]
+    period_started_at: Mapped[datetime | None] = mapped_column(index=True)
     """Of the last reset; rows that ended before it count in history only."""
     last_online_at: Mapped[datetime | None]
 

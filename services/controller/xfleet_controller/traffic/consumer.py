@@ -1,0 +1,126 @@
+"""The loop that feeds the ledger from the stream TRAFFIC."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import nats.errors
+import nats.js.errors
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from xfleet_contracts.streams import LEDGER_CONSUMER, TRAFFIC
+from xfleet_contracts.subjects import traffic
+from xfleet_controller.traffic.ingest import DatabaseAway, Delivery, Ingest
+from xfleet_runtime.backoff import Backoff
+from xfleet_runtime.broker import BrokerLink, BrokerOutage
+from xfleet_runtime.log import get_logger
+
+_log = get_logger(__name__)
+IDLE_WAIT_S = 5.0
+GATHER_S = 0.05
+"""How long a fetch waits for more after its first message."""
+API_TIMEOUT_S = 5.0
+
+BROKER_ERRORS = (BrokerOutage, nats.errors.Error, TimeoutError)
+
+
+class StreamDelivery:
+    """A message of the stream, acknowledged at most once."""
+
+    def __init__(self, message: Msg) -> None:
+        self.subject = message.subject
+        self.payload = message.data
+        self.stored_at: datetime = message.metadata.timestamp.astimezone(UTC)
+        self._message = message
+        self._settled = False
+
+    async def ack(self) -> None:
+        """It is committed; when the broker does not hear it, it comes again and is known."""
+        await self._settle(self._message.ack)
+
+    async def nak(self, delay_s: float) -> None:
+        """Give it again after the delay."""
+        await self._settle(lambda: self._message.nak(delay=delay_s))
+
+    async def _settle(self, say: object) -> None:
+        if self._settled:
+            return
+        self._settled = True
+        try:
+            await say()  # type: ignore[operator]
+        except nats.errors.Error as error:
+            _log.info("an acknowledgement did not reach the broker", reason=repr(error))
+
+
+class LedgerConsumer:
+    """Fetches, hands over to the ingest, and gives back what the database cannot take now."""
+
+    def __init__(self, link: BrokerLink, ingest: Ingest) -> None:
+        self._link = link
+        self._ingest = ingest
+        self._backoff = Backoff(first_s=1.0, most_s=30.0)
+
+    async def run(self) -> None:
+        """Consumes for ever, on this and every later connection."""
+        backoff = Backoff(first_s=0.5, most_s=10.0)
+        while True:
+            await self._link.wait_connected()
+            try:
+                js = self._link.js
+                pull = await js.pull_subscribe_bind(LEDGER_CONSUMER.durable, stream=TRAFFIC.name)
+                await js.consumer_info(TRAFFIC.name, LEDGER_CONSUMER.durable, timeout=API_TIMEOUT_S)
+                backoff.reset()
+                await self._consume(pull)
+            except BROKER_ERRORS as error:
+                _log.info("the ledger waits for the broker", reason=repr(error))
+            await asyncio.sleep(backoff.next_s())
+
+    async def count_pending(self, sid: str) -> int:
+        """Messages of this server that are in the stream and not acknowledged. Raises `BrokerOutage`."""
+        subject = traffic(sid)
+        try:
+            info = await self._link.js.stream_info(TRAFFIC.name, subjects_filter=subject)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise BrokerOutage(f"the stream did not answer: {error!r}") from error
+        return (info.state.subjects or {}).get(subject, 0)
+
+    async def _consume(self, pull: JetStreamContext.PullSubscription) -> None:
+        bound_to = self._link.js._nc  # noqa: SLF001  nats-py offers no other way to see a new connection
+        try:
+            while self._link.js._nc is bound_to:  # noqa: SLF001
+                deliveries = await self._fetch(pull)
+                if deliveries:
+                    await self._take(deliveries)
+        finally:
+            await _forget(pull)
+
+    async def _fetch(self, pull: JetStreamContext.PullSubscription) -> list[Delivery]:
+        try:
+            messages = await pull.fetch(1, timeout=IDLE_WAIT_S)
+        except (nats.errors.TimeoutError, TimeoutError):
+            return []
+        try:
+            messages += await pull.fetch(self._ingest.settings.fetch_count - 1, timeout=GATHER_S)
+        except (nats.errors.TimeoutError, TimeoutError):
+            pass
+        return [StreamDelivery(message) for message in messages]
+
+    async def _take(self, deliveries: Sequence[Delivery]) -> None:
+        try:
+            await self._ingest.take(deliveries)
+        except DatabaseAway as outage:
+            delay_s = self._backoff.next_s()
+            _log.warning("the ledger cannot write; the stream holds", reason=str(outage), retry_s=round(delay_s, 1))
+            for delivery in deliveries:
+                await delivery.nak(delay_s)
+            await asyncio.sleep(delay_s)
+        else:
+            self._backoff.reset()
+
+
+async def _forget(pull: JetStreamContext.PullSubscription) -> None:
+    try:
+        await pull.unsubscribe()
+    except nats.errors.Error as error:
+        _log.debug("the old pull subscription is gone already", reason=repr(error))

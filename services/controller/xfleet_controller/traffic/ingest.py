@@ -1,0 +1,228 @@
+"""The ledger's way in: takes messages from the stream, commits them, and only then acknowledges.
+
+Any number of controllers share one durable pull consumer. One fetch is one transaction. What the database cannot take
+because it is away is given back with a delay; what it will not take because of its content is narrowed down to the one
+message and set aside.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from xfleet_contracts import subjects
+from xfleet_contracts.errors import MessageMalformed
+from xfleet_controller.db import Database
+from xfleet_controller.traffic import store
+from xfleet_controller.traffic.ledger import (
+    BatchKey,
+    Commit,
+    Cursor,
+    Known,
+    LedgerSettings,
+    Rejected,
+    ServerFact,
+    plan_commit,
+    refuse,
+    set_aside,
+)
+from xfleet_controller.traffic.metrics import LedgerMetrics
+from xfleet_controller.traffic.reading import Reading, Unreadable, read
+from xfleet_controller.traffic.receipts import Receipts
+from xfleet_runtime.clock import Clock
+from xfleet_runtime.log import get_logger
+
+_log = get_logger(__name__)
+MAX_REFS = 2_000_000
+
+
+class Delivery(Protocol):
+    """One message of the stream."""
+
+    subject: str
+    payload: bytes
+    stored_at: datetime
+
+    async def ack(self) -> None:
+        """It is committed."""
+        ...
+
+    async def nak(self, delay_s: float) -> None:
+        """Give it again later."""
+        ...
+
+
+class NoteEvent(Protocol):
+    """Leaves an event in the outbox, within the transaction."""
+
+    def __call__(
+        self,
+        session: AsyncSession,
+        kind: str,
+        now: datetime,
+        *,
+        server: str = "",
+        subject: str = "",
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        """Notes it."""
+        ...
+
+
+class DatabaseAway(Exception):  # noqa: N818  an outage is named for what is missing
+    """The database did not take a fetch for a reason that is not in its content."""
+
+
+OnCommit = Callable[[Commit], Awaitable[None] | None]
+
+
+class Ingest:
+    """Commits fetches; remembers which inbounds and clients exist, because refs are never reused."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        receipts: Receipts,
+        metrics: LedgerMetrics,
+        note_event: NoteEvent,
+        settings: LedgerSettings | None = None,
+    ) -> None:
+        self.settings = settings or LedgerSettings()
+        self.on_commit: list[OnCommit] = []
+        self._database = database
+        self._clock = clock
+        self._receipts = receipts
+        self._metrics = metrics
+        self._note_event = note_event
+        self._inbound_servers: dict[int, int] = {}
+        self._clients: set[int] = set()
+
+    async def take(self, deliveries: Sequence[Delivery]) -> None:
+        """Commits and acknowledges these messages. Raises `DatabaseAway`, having acknowledged none of those left."""
+        if not deliveries:
+            return
+        try:
+            commit = await self._commit(deliveries)
+        except (DataError, IntegrityError) as error:
+            await self._narrow_down(deliveries, error)
+        except (DBAPIError, PoolTimeout, OSError) as error:
+            raise DatabaseAway(str(getattr(error, "orig", None) or error)) from error
+        except Exception as error:  # noqa: BLE001  an edge: what one message breaks must not hold up the others
+            await self._narrow_down(deliveries, error)
+        else:
+            await self._after(commit, deliveries)
+
+    async def _commit(self, deliveries: Sequence[Delivery]) -> Commit:
+        readings, refused = await asyncio.to_thread(_read_all, deliveries)
+        now = self._clock.now()
+        started = self._clock.monotonic_s()
+        async with self._database.write() as session:
+            known = await self._look_up(session, readings, now)
+            commit = await asyncio.to_thread(plan_commit, readings, known, self.settings, now)
+            commit.rejected.extend(refused)
+            new = await store.write_commit(session, commit, now)
+            for fork in commit.forks:
+                if fork.refused_digest in new:
+                    details = {"epoch": fork.epoch, "seq": fork.seq}
+                    self._note_event(session, "batch_forked", now, server=fork.sid, details=details)
+        self._metrics.commit_seconds.observe(self._clock.monotonic_s() - started)
+        for key, cursor in known.cursors.items():
+            commit.cursors.setdefault(key, cursor)
+        return commit
+
+    async def _look_up(self, session: AsyncSession, readings: Sequence[Reading], now: datetime) -> Known:
+        servers = await store.find_servers(session, {each.sid for each in readings})
+        await self._learn_refs(session, readings, servers)
+        keys = {(servers[each.sid].id, *each.key) for each in readings if each.sid in servers}
+        if not keys:
+            return Known(servers, self._inbound_servers, self._clients, {}, {}, {}, {})
+        cursors = await store.lock_cursors(session, {key[:2] for key in keys}, now)
+        return Known(
+            servers,
+            self._inbound_servers,
+            self._clients,
+            cursors,
+            await store.find_digests(session, keys),
+            await store.find_above_floor(session, cursors),
+            await store.find_ends(session, _predecessors(keys)),
+        )
+
+    async def _learn_refs(
+        self, session: AsyncSession, readings: Sequence[Reading], servers: dict[str, ServerFact]
+    ) -> None:
+        if len(self._clients) > MAX_REFS:
+            self._clients.clear()
+        clients: set[int] = set()
+        inbounds: set[int] = set()
+        for reading in readings:
+            if reading.sid in servers:
+                clients.update(row.client for row in reading.parsed.clients if row is not None)
+                inbounds.update(reading.inbound_refs())
+        missing_inbounds = inbounds - self._inbound_servers.keys()
+        if missing_inbounds:
+            self._inbound_servers.update(await store.find_inbound_servers(session, missing_inbounds))
+        missing_clients = clients - self._clients
+        if missing_clients:
+            self._clients.update(await store.find_clients(session, missing_clients))
+
+    async def _narrow_down(self, deliveries: Sequence[Delivery], error: Exception) -> None:
+        if len(deliveries) > 1:
+            for delivery in deliveries:
+                await self.take([delivery])
+            return
+        reason = str(getattr(error, "orig", None) or error)[:500]
+        _log.error("a batch could not be committed", subject=deliveries[0].subject, reason=reason, exc_info=error)
+        readings, refused = _read_all(deliveries)
+        rejected = refused + [set_aside(each, "not_committable", reason) for each in readings]
+        commit = Commit(rejected=rejected)
+        async with self._database.write() as session:
+            await store.write_rejected(session, rejected, self._clock.now())
+        await self._after(commit, deliveries)
+
+    async def _after(self, commit: Commit, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            await delivery.ack()
+        for key, sid in commit.seen.items():
+            self._receipts.note(sid, {key[1]: commit.cursors.get(key, Cursor(0, ""))})
+        for fork in commit.forks:
+            self._receipts.note_fork(fork)
+        self._count(commit, deliveries)
+        for callback in self.on_commit:
+            waiting = callback(commit)
+            if waiting is not None:
+                await waiting
+
+    def _count(self, commit: Commit, deliveries: Sequence[Delivery]) -> None:
+        self._metrics.batches.labels("accepted").inc(len(commit.accepted))
+        self._metrics.batches.labels("duplicate").inc(commit.duplicates_count)
+        self._metrics.batches.labels("fork").inc(len(commit.forks))
+        self._metrics.rows.inc(sum(len(each.clients) + len(each.tags) for each in commit.accepted))
+        for each in commit.rejected:
+            self._metrics.rejects.labels(each.reason).inc()
+            _log.info("set aside by the ledger", server=each.sid, reason=each.reason, detail=each.detail)
+        oldest = min(each.stored_at for each in deliveries)
+        self._metrics.lag_seconds.set(max(0.0, (self._clock.now() - oldest).total_seconds()))
+
+
+def _read_all(deliveries: Sequence[Delivery]) -> tuple[list[Reading], list[Rejected]]:
+    readings: list[Reading] = []
+    refused: list[Rejected] = []
+    for delivery in deliveries:
+        sid = ""
+        try:
+            sid = subjects.sid_of(delivery.subject)
+            readings.append(read(sid, delivery.payload, delivery.stored_at))
+        except MessageMalformed as error:
+            refused.append(refuse(sid, delivery.payload, Unreadable("malformed", error.text)))
+        except Unreadable as error:
+            refused.append(refuse(sid, delivery.payload, error))
+    return readings, refused
+
+
+def _predecessors(keys: set[BatchKey]) -> set[BatchKey]:
+    return {(server_id, epoch, seq - 1) for server_id, epoch, seq in keys if seq > 1} - keys

@@ -1,0 +1,131 @@
+"""The kill switch: a revoked key is cut at once, everywhere, and stays out."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from harness.broker import FleetBroker, attacker, eventually, running_broker
+from nats.errors import Error as NatsError
+from xfleet_nats.accounts import AccountState, read_account
+from xfleet_nats.system import (
+    NodeWatch,
+    count_nodes,
+    held_accounts,
+    kick,
+    list_connections,
+    push_account,
+    push_state,
+)
+from xfleet_runtime.broker import Disconnected
+from xfleet_runtime.keys.nkeys import KeyPair
+
+pytestmark = pytest.mark.real_broker
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path):
+    async with running_broker(tmp_path) as running:
+        yield running
+
+
+def nkey(credentials) -> str:
+    return KeyPair.from_seed(credentials.seed).public
+
+
+async def test_a_revoked_connection_is_cut_within_a_second_and_stays_out(fleet: FleetBroker):
+    bad, good = fleet.credentials("agent", "srv1"), fleet.credentials("agent", "srv2")
+    async with fleet.link("sys", "controller") as system, attacker(bad) as revoked, attacker(good) as neighbour:
+        await system.wait_connected(5)
+        started = time.monotonic()
+        push = await push_account(system, fleet.issuer, {nkey(bad): int(time.time())}, serial=1)
+        await asyncio.wait_for(revoked.closed.wait(), 1)
+        assert time.monotonic() - started < 1
+        assert push.nodes == ("n1",)
+        assert push.refused == {}
+        with pytest.raises((NatsError, OSError)):
+            async with attacker(bad):
+                pass
+        assert await neighbour.may_publish("fleet.up.srv2.hb")
+        assert neighbour.client.is_connected
+
+
+async def test_a_revoked_agent_s_link_keeps_trying_and_knows_that_it_is_not_wanted(fleet: FleetBroker):
+    async with fleet.link("sys", "controller") as system, fleet.link("agent", "srv1") as agent:
+        await system.wait_connected(5)
+        await agent.wait_connected(5)
+        await push_account(system, fleet.issuer, {nkey(agent.credentials): int(time.time())}, serial=1)
+        await eventually(lambda: not agent.connected)
+        await eventually(lambda: agent.refused)
+        with pytest.raises(Disconnected):
+            await agent.publish("fleet.up.srv1.hb", b"")
+        await agent.replace_credentials(fleet.credentials("agent", "srv1"))
+        await agent.wait_connected(5)
+
+
+async def test_revocations_the_nodes_hold_are_never_lost_by_a_push_that_does_not_know_them(fleet: FleetBroker):
+    first, second = fleet.credentials("agent", "srv1"), fleet.credentials("agent", "srv2")
+    async with fleet.link("sys", "controller") as system:
+        await system.wait_connected(5)
+        now = int(time.time())
+        one = await push_account(system, fleet.issuer, {nkey(first): now}, serial=1)
+        two = await push_account(system, fleet.issuer, {nkey(second): now}, serial=1)
+        (held,) = await held_accounts(system, fleet.keys.fleet_account)
+        assert held == two.state
+        assert set(held.revocations) == {nkey(first), nkey(second)}
+        assert two.state.serial > one.state.serial
+        assert two.state.issued_at > one.state.issued_at
+
+
+async def test_a_restarted_broker_keeps_its_revocations_though_it_is_rendered_without(fleet: FleetBroker):
+    bad = fleet.credentials("agent", "srv1")
+    async with fleet.link("sys", "controller") as system:
+        await system.wait_connected(5)
+        await push_account(system, fleet.issuer, {nkey(bad): int(time.time())}, serial=1)
+        operator_before = fleet.keys.operator_jwt
+        await fleet.restart()
+        assert fleet.keys.operator_jwt == operator_before
+        with pytest.raises((NatsError, OSError)):
+            async with attacker(msgspec.structs.replace(bad, urls=fleet.urls)):
+                pass
+
+
+async def test_a_node_that_forgot_gets_the_token_again_by_itself(fleet: FleetBroker):
+    bad = fleet.credentials("agent", "srv1")
+    async with fleet.link("sys", "controller") as system:
+        await system.wait_connected(5)
+        state = (await push_account(system, fleet.issuer, {nkey(bad): int(time.time())}, serial=1)).state
+        pushed: list[str] = []
+
+        async def on_node(name: str) -> None:
+            await push_state(system, fleet.issuer, state)
+            pushed.append(name)
+
+        await NodeWatch(system, on_node).start()
+        await eventually(lambda: pushed == ["n1"], within_s=15)
+        await fleet.process.stop()
+        for token in fleet.settings.jwt_directory.iterdir():
+            token.unlink()
+        await fleet.restart()
+        await eventually(lambda: pushed == ["n1", "n1"], within_s=15)
+        (held,) = await held_accounts(system, fleet.keys.fleet_account)
+        assert held == state
+
+
+async def test_a_connection_can_be_found_and_kicked(fleet: FleetBroker):
+    async with fleet.link("sys", "controller") as system, attacker(fleet.credentials("agent", "srv1")) as noisy:
+        await system.wait_connected(5)
+        assert await count_nodes(system) == 1
+        async with fleet.link("agent", "srv2") as agent:
+            await agent.wait_connected(5)
+            (connection,) = await list_connections(system, nkey(agent.credentials))
+            await kick(system, connection)
+            await eventually(lambda: agent.last_error)
+            await eventually(lambda: agent.connected)
+        assert noisy.client.is_connected
+
+
+async def test_the_state_of_an_account_survives_its_token(fleet: FleetBroker):
+    state = AccountState(serial=7, issued_at=1_800_000_000, revocations={"UX": 5})
+    assert read_account(fleet.issuer.account_jwt(state)) == state
