@@ -63,8 +63,8 @@ def refused(
     """
     errors: dict[str, str] = {}
     for error in _errors_of(refusal):
-        field = _field_for(error.field, names or {}, values)
-        reason = error.reason if field or not error.field else f"{error.field}: {error.reason}"
+        field, rest = _field_for(error.field, names or {}, values)
+        reason = f"{rest}: {error.reason}" if rest else error.reason
         errors[field] = f"{errors[field]} {reason}" if field in errors else reason
     return FormView(values=dict(values), errors=errors, options=dict(options or {}))
 
@@ -76,8 +76,10 @@ def _errors_of(refusal: Refusal) -> Sequence[FieldError]:
     return (FieldError(str(field), refusal.text, refusal.code),)
 
 
-def _field_for(path: str, names: Mapping[str, str], values: Mapping[str, str]) -> str:
+def _field_for(path: str, names: Mapping[str, str], values: Mapping[str, str]) -> tuple[str, str]:
+    """The form's field for a path, and what of the path that field does not say."""
     matching = [start for start in names if path == start or path.startswith((f"{start}.", f"{start}["))]
     if matching:
-        return names[max(matching, key=len)]
-    return path if path in values else ""
+        start = max(matching, key=len)
+        return names[start], path[len(start) :].lstrip(".")
+    return (path, "") if path in values else ("", path)

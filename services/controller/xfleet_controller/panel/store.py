@@ -1,13 +1,15 @@
 """SQL behind the frame of every page and behind the dashboard's totals."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from xfleet_controller.clients.models import Client
+from xfleet_controller.clients.models import Client, ClientInbound
 from xfleet_controller.inbounds.models import Inbound
 from xfleet_controller.servers.models import Server
+from xfleet_controller.sql import batches
 
 
 async def count_servers(session: AsyncSession) -> int:
@@ -31,7 +33,15 @@ async def server_names(session: AsyncSession) -> dict[int, str]:
     return {server_id: name for server_id, name in rows}
 
 
-async def client_refs(session: AsyncSession, client_ids: Iterable[int]) -> dict[int, int]:
-    """Ref by client id."""
-    rows = await session.execute(select(Client.id, Client.ref).where(Client.id.in_(list(client_ids))))
-    return {client_id: ref for client_id, ref in rows}
+async def count_online_by_inbound(session: AsyncSession, refs: Iterable[int]) -> dict[int, int]:
+    """How many of these clients are on each inbound, by inbound id."""
+    counts: Counter[int] = Counter()
+    for part in batches(sorted(refs)):
+        rows = await session.execute(
+            select(ClientInbound.inbound_id, func.count())
+            .join(Client, Client.id == ClientInbound.client_id)
+            .where(Client.ref.in_(part))
+            .group_by(ClientInbound.inbound_id)
+        )
+        counts.update({inbound_id: count for inbound_id, count in rows})
+    return dict(counts)

@@ -10,21 +10,21 @@ from litestar.response import Redirect
 
 from xfleet_controller.auth.rights import Actor
 from xfleet_controller.context import Context
+from xfleet_controller.edge import provide_actor
 from xfleet_controller.panel.responses import html, is_htmx, wants_fragment
-from xfleet_controller.panel.session import signed_in
 from xfleet_controller.panel.store import count_servers
 from xfleet_controller.panel.views import ShellView
-from xfleet_controller.tasks.store import count_open
 from xfleet_controller.servers.rates import RateHistory
+from xfleet_controller.tasks.store import count_open
 from xfleet_controller.templating import Templates
 
-UNPROCESSABLE = 422
 OK = 200
+UNPROCESSABLE = 422
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """What the pages are made of: the controller's parts and the templates."""
+    """What the pages are made of: the controller's parts, the templates, the rates of the last minutes."""
 
     context: Context
     templates: Templates
@@ -53,9 +53,9 @@ class Visit:
         """Where a page gets its live fragments from."""
         return self.url("/live", page=page, **query)
 
-    def page(self, template: str, **context: object) -> Response[str]:
+    def page(self, template: str, *, status: int = OK, **context: object) -> Response[str]:
         """A whole page."""
-        return html(self.panel.templates.render(template, shell=self.shell, **context))
+        return html(self.panel.templates.render(template, shell=self.shell, **context), status=status)
 
     def dialog(self, fragment: str, title: str, *, status: int = OK, **context: object) -> Response[str]:
         """A dialog's content: alone for htmx, as a page of its own otherwise."""
@@ -84,8 +84,8 @@ def triggers(message: str, *events: str) -> str:
 
 
 async def open_visit(request: Request[Any, Any, Any], panel: Panel) -> Visit:
-    """The visit of the admin who is signed in. Raises `NotSignedIn` or `ForeignForm`."""
-    actor = await signed_in(request, panel.context)
+    """The visit of the admin who is signed in. Raises `NotSignedIn` or `CrossSite`."""
+    actor = await provide_actor(request)
     async with panel.context.database.read() as session:
         servers_count, running_tasks = await count_servers(session), await count_open(session)
     shell = ShellView(

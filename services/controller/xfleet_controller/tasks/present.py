@@ -59,8 +59,7 @@ async def latest_tasks(context: Context, actor: Actor, *, server_id: int | None 
 
 
 def _degraded_of(error: Mapping[str, Any]) -> tuple[DegradedView, ...]:
-    details = error.get("details") or {}
-    listed = details.get("degraded") if isinstance(details, dict) else None
+    listed = error.get("degraded")
     if not isinstance(listed, list):
         listed = [error] if error.get("path") else []
     return tuple(
