@@ -31,8 +31,8 @@ def test_a_released_message_is_read_and_nothing_of_it_is_lost(name: str) -> None
 def test_a_message_survives_the_wire_and_ignores_what_it_does_not_know(name: str) -> None:
     message = sample(TYPES[name])
     assert canonical(decode(encode(message), TYPES[name])) == canonical(message)
-    extended = json.loads(encode(message)) | {"field_of_a_later_release": [1]}
-    assert canonical(decode(json.dumps(extended).encode(), TYPES[name])) == canonical(message)
+    extended = canonical(json.loads(encode(message)) | {"field_of_a_later_release": [1]})
+    assert canonical(decode(extended, TYPES[name])) == canonical(message)
 
 
 def _covers(now: Any, released: Any) -> bool:
