@@ -98,7 +98,7 @@ class WheelLauncher:
             harmless["inbounds"] = [{**each, "listen": "127.0.0.1", "port": 0} for each in listeners]
             output = Path(name, "out")
             child = spawn(_wheel_command("run"), given=_bytes(harmless), output=output, environment=self._environment)
-            ended, started = asyncio.create_task(wait_exit(child.pid)), asyncio.create_task(_started_version(output))
+            ended, started = asyncio.create_task(wait_exit(child)), asyncio.create_task(_started_version(output))
             try:
                 await asyncio.wait({started, ended}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
                 if not started.done() and not ended.done():
@@ -182,7 +182,7 @@ async def _run(
         child = spawn(command, given=_bytes(config), output=output, environment=environment)
         try:
             async with asyncio.timeout(timeout_s):
-                code = await wait_exit(child.pid)
+                code = await wait_exit(child)
         except BaseException:
             await asyncio.shield(stop(child, kill_after_s=0.5))
             raise

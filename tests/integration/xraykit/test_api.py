@@ -93,7 +93,7 @@ async def test_what_would_crash_xray_is_refused_before_it_is_sent() -> None:
         await server.api.set_rules([])
         assert is_running(server.started)
         assert await server.api.list_inbounds() == ["in-7"]
-        assert await server.api.list_outbounds() == ["direct", "block"]
+        assert await server.api.list_outbounds() == ["block", "direct"]
 
 
 async def test_an_account_is_refused_by_what_the_inbound_really_speaks() -> None:
@@ -148,10 +148,10 @@ async def test_an_inbound_that_already_runs_is_not_opened_twice() -> None:
 async def test_outbounds_come_and_go() -> None:
     async with XrayServer.running(State()) as server:
         await server.api.add_outbound({"tag": "second", "protocol": "freedom", "settings": {}})
-        assert await server.api.list_outbounds() == ["direct", "block", "second"]
+        assert await server.api.list_outbounds() == ["block", "direct", "second"]
         for _ in range(2):
             await server.api.remove_outbound("second")
-        assert await server.api.list_outbounds() == ["direct", "block"]
+        assert await server.api.list_outbounds() == ["block", "direct"]
 
 
 async def test_rules_added_hot_decide_where_streams_go() -> None:
@@ -203,6 +203,45 @@ async def test_a_rule_xray_can_only_load_at_its_start_is_refused_before_anything
         assert [rule.rule_tag for rule in await server.api.list_rules()] == ["a"]
 
 
+async def test_rules_xray_does_not_take_change_nothing() -> None:
+    async with XrayServer.running(State()) as server:
+        good = {"ruleTag": "a", "network": "tcp", "outboundTag": "direct"}
+        await server.api.set_rules([good])
+        for bad in (
+            {"ruleTag": "a", "network": "udp", "outboundTag": "direct"},
+            {"ruleTag": "b", "domain": ["regexp:("], "outboundTag": "direct"},
+            {"ruleTag": "b", "ip": ["300.0.0.1"], "outboundTag": "direct"},
+            {"ruleTag": "b", "ip": ["geoip:nowhere"], "outboundTag": "direct"},
+            {"ruleTag": "b", "port": "70000", "outboundTag": "direct"},
+            {"ruleTag": "b", "network": "tpc", "outboundTag": "direct"},
+            {"ruleTag": "b", "outboundTag": "direct"},
+            {"ruleTag": "b", "network": "tcp", "balancerTag": "nobody"},
+        ):
+            with pytest.raises(ConfigRefused):
+                await server.api.set_rules([good, bad])
+            assert [rule.rule_tag for rule in await server.api.list_rules()] == ["a"]
+
+
+async def test_many_clients_are_blocked_in_one_step() -> None:
+    async with XrayServer.running(State()) as server:
+        await server.api.add_rule({"ruleTag": "a", "network": "tcp", "outboundTag": "direct"})
+        emails = {f"{ref}.7" for ref in range(1, 1001)}
+        await server.api.block_users(emails)
+        assert await server.api.blocked_users() == emails
+        assert (await server.api.list_rules())[-1].rule_tag == "a"
+        await server.api.set_rules([], blocked=["1.7"])
+        assert await server.api.blocked_users() == {"1.7"}
+
+
+async def test_an_inbound_on_a_unix_socket_is_opened_hot(short_dir: Path) -> None:
+    path = short_dir / "in.sock"
+    inbound = msgspec.structs.replace(ws_inbound(7), listen=str(path), port=0)
+    async with XrayServer.running(State()) as server:
+        await server.api.add_inbound(render_inbound(inbound, {}))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+
+
 async def test_a_renamed_log_file_is_opened_anew(tmp_path: Path) -> None:
     log = tmp_path / "error.log"
     async with XrayServer.running(State(), error_log=str(log)) as server:
@@ -219,7 +258,7 @@ async def test_a_frozen_xray_is_hung_and_a_dead_one_is_down() -> None:
         os.kill(server.started.pid, signal.SIGCONT)
         assert (await server.api.sys_stats()).memory_bytes > 0
         os.kill(server.started.pid, signal.SIGKILL)
-        assert await wait_exit(server.started.pid) == -signal.SIGKILL
+        assert await wait_exit(server.started) == -signal.SIGKILL
         with pytest.raises(XrayDown):
             await server.api.query_counters()
 

@@ -110,7 +110,7 @@ async def test_a_stale_socket_file_does_not_stop_a_start(short_dir: Path) -> Non
         await api.wait_ready(started)
         await api.close()
         os.kill(started.pid, signal.SIGKILL)
-        assert await wait_exit(started.pid) == -signal.SIGKILL
+        assert await wait_exit(started) == -signal.SIGKILL
         assert api_socket.exists()
 
 
@@ -121,7 +121,7 @@ async def test_an_xray_that_cannot_start_is_noticed_at_once(short_dir: Path) -> 
     started = await WheelLauncher().start(config, api_socket=api_socket, output=short_dir / "output")
     with pytest.raises(XrayDown, match="while it was starting"):
         await XrayApi(api_socket).wait_ready(started)
-    assert await wait_exit(started.pid) == 23
+    assert await wait_exit(started) == 23
 
 
 @pytest.mark.real_xray

@@ -5,6 +5,9 @@ retries without jitter. So here every connection is used until it breaks and the
 jittered delays; subscriptions are renewed, handlers are never cancelled by a lost link.
 """
 
+# pyright: reportUnknownMemberType=false
+# nats-py leaves some of its own parameters untyped.
+
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
