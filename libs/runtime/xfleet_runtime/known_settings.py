@@ -9,23 +9,56 @@ from xfleet_runtime.settings import PREFIX
 
 SETTINGS: dict[str, frozenset[str]] = {
     "up": frozenset(
-        {
+        [
             "data_dir",
             "panel_port",
             "broker_port",
             "ready_file",
             "public",
+            "base_path",
             "behind_proxy",
             "tls_cert",
             "tls_key",
             "bot_token",
             "bot_api_base",
             "log_level",
-        },
+        ]
     ),
-    "controller": frozenset(),
-    "agent": frozenset(),
-    "bot": frozenset({"credentials_file", "token_file", "bot_token", "bot_api_base", "log_level"}),
+    "controller": frozenset(
+        [
+            "data_dir",
+            "database_url",
+            "listen",
+            "port",
+            "base_path",
+            "public_url",
+            "tls_cert",
+            "tls_key",
+            "behind_proxy",
+            "broker_url",
+            "metrics_token",
+            "heartbeat_interval_s",
+            "session_idle_days",
+            "session_days",
+            "profile_title",
+            "profile_update_hours",
+            "admin_password",
+            "log_level",
+        ]
+    ),
+    "agent": frozenset(
+        [
+            "state_dir",
+            "xray_binary",
+            "meter_interval_s",
+            "heartbeat_interval_s",
+            "drift_interval_s",
+            "probation_s",
+            "drain_s",
+            "log_level",
+        ]
+    ),
+    "bot": frozenset(["credentials_file", "token_file", "bot_token", "bot_api_base", "log_level"]),
 }
 
 
