@@ -174,7 +174,10 @@ class LedgerBench:
     async def tags(self) -> dict[tuple[str, str], tuple[int, int]]:
         """Up and down bytes by direction and tag."""
         async with self.database.read() as session:
-            return {(row.direction, row.tag): (row.up_bytes, row.down_bytes) for row in await session.scalars(select(TagTotal))}
+            return {
+                (row.direction, row.tag): (row.up_bytes, row.down_bytes)
+                for row in await session.scalars(select(TagTotal))
+            }
 
     async def rejected(self) -> list[RejectedBatch]:
         """Everything set aside."""
