@@ -77,7 +77,7 @@ def settings_page() -> str:
         "# Settings",
         "",
         "Generated from each service's settings by `make docs`. A value given on the command line wins over the",
-        "environment, and that over a TOML file. An unknown name refuses to start. Values that are not given keep their default.",
+        "environment, and that over a TOML file. An unknown name refuses to start.",
     ]
     for command, (file, name) in SETTINGS.items():
         lines += ["", f"## {command}", "", "| variable | default | meaning |", "|---|---|---|"]

@@ -176,10 +176,9 @@ class Fleet:
 
     def tail(self, lines: int = 12) -> str:
         """The ends of all logs, for a failure's message."""
-        parts = [self.up.said()]
-        for log in sorted((self.data_dir / "logs").glob("*.log")):
-            parts.append(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-lines:]))
-        return "\n".join(parts)
+        logs = sorted((self.data_dir / "logs").glob("*.log"))
+        ends = {log.name: log.read_text(errors="replace").splitlines()[-lines:] for log in logs}
+        return "\n".join([self.up.said(), *(f"--- {name}\n" + "\n".join(end) for name, end in ends.items())])
 
 
 @asynccontextmanager
