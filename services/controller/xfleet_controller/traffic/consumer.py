@@ -111,6 +111,7 @@ class LedgerConsumer:
             await self._ingest.take(deliveries)
         except DatabaseAway as outage:
             delay_s = self._backoff.next_s()
+            self._ingest.metrics.delays.inc()
             _log.warning("the ledger cannot write; the stream holds", reason=str(outage), retry_s=round(delay_s, 1))
             for delivery in deliveries:
                 await delivery.nak(delay_s)

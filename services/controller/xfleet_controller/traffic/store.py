@@ -189,7 +189,7 @@ async def list_names_of_starts(
         select(LedgerBody.epoch, LedgerBody.seq, LedgerBody.digest, LedgerBody.body.is_not(None))
         .where(LedgerBody.server_id == server_id, LedgerBody.start_id.in_(starts))
         .where(or_(LedgerBody.epoch.not_in(sorted(known)), *beyond))
-        .order_by(LedgerBody.received_at, LedgerBody.epoch, LedgerBody.seq)
+        .order_by(LedgerBody.epoch, LedgerBody.seq)
         .limit(limit)
     )
     return [(epoch, seq, digest, kept) for epoch, seq, digest, kept in rows]
