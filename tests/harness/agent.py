@@ -205,7 +205,8 @@ class SmallController:
                         if fork is not None:
                             await self.send(FORK, fork)
                     await self.send_receipts()
-            except Exception:  # a lost broker is part of the tests
+            except Exception as error:  # a lost broker is part of the tests
+                sys.stderr.write(f"small controller: {error!r}\n")
                 await asyncio.sleep(0.2)
 
     async def send_receipts(self) -> None:
@@ -401,6 +402,7 @@ async def agent_process(broker: FleetBroker, sid: str = SLUG, **settings: str) -
                 await agent.end(signal.SIGKILL)
             for xray in agent.xrays():
                 await stop(xray)
+            sys.stderr.write(agent.log())
             shutil.rmtree(run_directory(state_dir), ignore_errors=True)
 
 

@@ -9,7 +9,7 @@ from xfleet_runtime.settings import PREFIX
 
 SETTINGS: dict[str, frozenset[str]] = {
     "up": frozenset(
-        [
+        {
             "data_dir",
             "panel_port",
             "broker_port",
@@ -22,10 +22,10 @@ SETTINGS: dict[str, frozenset[str]] = {
             "bot_token",
             "bot_api_base",
             "log_level",
-        ]
+        },
     ),
     "controller": frozenset(
-        [
+        {
             "data_dir",
             "database_url",
             "listen",
@@ -44,10 +44,10 @@ SETTINGS: dict[str, frozenset[str]] = {
             "profile_update_hours",
             "admin_password",
             "log_level",
-        ]
+        },
     ),
     "agent": frozenset(
-        [
+        {
             "state_dir",
             "xray_binary",
             "meter_interval_s",
@@ -56,9 +56,9 @@ SETTINGS: dict[str, frozenset[str]] = {
             "probation_s",
             "drain_s",
             "log_level",
-        ]
+        },
     ),
-    "bot": frozenset(["credentials_file", "token_file", "bot_token", "bot_api_base", "log_level"]),
+    "bot": frozenset({"credentials_file", "token_file", "bot_token", "bot_api_base", "log_level"}),
 }
 
 
