@@ -11,7 +11,7 @@ from xfleet_runtime.keys import signing
 from xfleet_runtime.keys.nkeys import BadKeyError
 from xfleet_runtime.keys.signing import SigningKey
 
-KEY, OTHER = SigningKey.generate(), SigningKey.generate()
+KEY, OTHER = SigningKey.from_seed(b"1" * 32), SigningKey.from_seed(b"2" * 32)
 TRUSTED = {KEY.id: KEY.public}
 MANIFEST = Manifest(
     fleet_id="f",
