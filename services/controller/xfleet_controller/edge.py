@@ -14,13 +14,13 @@ from litestar.enums import MediaType
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from sqlalchemy.exc import IntegrityError
-from xfleet_contracts.errors import Refusal
-from xfleet_runtime.log import get_logger
 
+from xfleet_contracts.errors import Refusal
 from xfleet_controller.auth import service as auth
 from xfleet_controller.auth.rights import Actor, Forbidden
 from xfleet_controller.context import Context
 from xfleet_controller.errors import Invalid
+from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
 REQUEST_TIMEOUT_S = 30.0
@@ -216,9 +216,13 @@ def _problem(status: int, code: str, detail: str, errors: list[dict[str, str]] |
 
 
 def _word_of(status: int) -> str:
-    return {401: "not_signed_in", 403: Forbidden.code, 404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(
-        status, "refused"
-    )
+    return {
+        401: "not_signed_in",
+        403: Forbidden.code,
+        404: "not_found",
+        405: "method_not_allowed",
+        413: "too_large",
+    }.get(status, "refused")
 
 
 def edge_middleware(prefix: str) -> Callable[[ASGIApp], ASGIApp]:

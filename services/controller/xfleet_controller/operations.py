@@ -7,7 +7,7 @@ from typing import Any
 from litestar import Controller, Request, Response, get
 from litestar.enums import MediaType
 from litestar.status_codes import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
-from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -47,7 +47,7 @@ class OperationsDoor(Controller):
             raise Forbidden("Metrics are for loopback, or for the metrics token.")
         registry = CollectorRegistry()
         registry.register(FleetFigures(context))
-        return Response(generate_latest(REGISTRY) + generate_latest(registry), media_type=METRICS_TYPE)
+        return Response(generate_latest(context.registry) + generate_latest(registry), media_type=METRICS_TYPE)
 
 
 class FleetFigures(Collector):

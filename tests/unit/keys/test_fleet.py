@@ -92,7 +92,7 @@ def test_no_token_outlives_its_revocation() -> None:
 @pytest.mark.parametrize(
     "nkey",
     ["", "hello", KeyPair.generate(Kind.ACCOUNT).public, KeyPair.generate(Kind.USER).seed],
-    ids=["nothing", "a word", "an account's", "a seed"],
+    ids=["empty", "no key", "an account", "a seed"],
 )
 def test_what_is_no_user_key_is_not_certified(nkey: str) -> None:
     with pytest.raises(KeyUnusable):

@@ -117,9 +117,7 @@ class ClientApi(Controller):
         return ClientChanged(**client_fields(view, public_base(request, context)), task_ids=task_ids, tasks=done)
 
     @get("/{client_id:int}", summary="Show a client")
-    async def show(
-        self, request: Request[Any, Any, Any], context: Context, actor: Actor, client_id: int
-    ) -> ClientOut:
+    async def show(self, request: Request[Any, Any, Any], context: Context, actor: Actor, client_id: int) -> ClientOut:
         """One client with its links."""
         view = await service.get_client(context, actor, client_id)
         return ClientOut(**client_fields(view, public_base(request, context)))
