@@ -171,5 +171,7 @@ def _check(settings: BrokerSettings) -> None:
     for port in (settings.port, settings.monitor_port):
         if not 0 <= port <= 65535:  # noqa: PLR2004
             raise Unusable(f"{port} is not a port. Use a number from 1 to 65535, or 0 for any free one.")
+    if settings.cluster is not None and not settings.cluster.routes:
+        raise Unusable("A cluster needs the addresses of its nodes' route listeners.")
     if settings.cluster is not None and not settings.cluster.pins:
         raise Unusable("A cluster needs the pins of its nodes' route certificates, else any of them could be forged.")

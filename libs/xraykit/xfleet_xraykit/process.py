@@ -111,14 +111,19 @@ def boot_id() -> str:
     return _BOOT_ID.read_text().strip()
 
 
-async def wait_exit(pid: int) -> int | None:
-    """Waits until the process has ended; its exit code (minus the signal), None when it is not our child."""
+async def wait_exit(process: StartedXray | int) -> int | None:
+    """Waits until the process has ended; its exit code (minus the signal), None when it is not our child.
+
+    A record is waited for only while it is that very process; a bare pid is believed.
+    """
+    pid = process if isinstance(process, int) else process.pid
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return _reap(pid)
     try:
-        await _ended(descriptor)
+        if isinstance(process, int) or is_running(process):
+            await _ended(descriptor)
     finally:
         os.close(descriptor)
     return _reap(pid)

@@ -5,6 +5,9 @@ retries without jitter. So here every connection is used until it breaks and the
 jittered delays; subscriptions are renewed, handlers are never cancelled by a lost link.
 """
 
+# pyright: reportUnknownMemberType=false
+# nats-py leaves some of its own parameters untyped.
+
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
@@ -29,6 +32,7 @@ _log = get_logger(__name__)
 STEADY_AFTER_S = 10.0
 """A connection that lived this long resets the delay; one that is cut again and again does not."""
 RETIRE_GRACE_S = 10.0
+CANCEL_AGAIN_S = 0.5
 CALLBACK_TIMEOUT_S = 60.0
 OnConnected = Callable[[], Awaitable[None]]
 
@@ -112,9 +116,7 @@ class BrokerLink:
                     await asyncio.gather(*(subscription.settle() for subscription in self._subscriptions))
         except TimeoutError:
             _log.warning("handlers did not finish in time", link=self.name)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _cancel_all(set(tasks))
         self._connected.clear()
         self._session = None
         if session is not None:
@@ -314,3 +316,11 @@ class BrokerLink:
 def _check_size(payload: bytes) -> None:
     if len(payload) > MAX_MESSAGE_BYTES:
         raise MessageTooLarge(size_bytes=len(payload), limit_bytes=MAX_MESSAGE_BYTES)
+
+
+async def _cancel_all(tasks: set[asyncio.Task[None]]) -> None:
+    """Ends the tasks; asks again, because nats-py swallows a cancellation that meets it while it connects."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_S)

@@ -1,5 +1,8 @@
 """One connection to one broker, from handshake to end; it is never repaired, only replaced."""
 
+# pyright: reportUnknownMemberType=false
+# nats-py leaves some of its own parameters untyped.
+
 import asyncio
 import secrets
 from collections.abc import Iterable, Mapping
@@ -90,7 +93,7 @@ class Session:
     async def add(self, subscription: Subscription) -> None:
         """Subscribes on this connection; the broker knows it after the next flush."""
 
-        async def deliver(message: Msg) -> None:  # noqa: RUF029  nats-py awaits it
+        async def deliver(message: Msg) -> None:
             subscription.deliver(_incoming(message))
 
         if subscription not in self._held:
@@ -143,7 +146,7 @@ class Session:
     async def request(
         self, subject: str, payload: bytes, timeout_s: float, headers: Mapping[str, str] | None
     ) -> Incoming:
-        """The first answer. Raises `NoResponders`, `RequestTimedOut` or, at once when the link breaks, `Disconnected`."""
+        """The first answer. Raises `NoResponders`, `RequestTimedOut` or, as soon as the link breaks, `Disconnected`."""
         self._request_count += 1
         token = str(self._request_count)
         answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
@@ -218,20 +221,20 @@ class Session:
         """Whether the broker ended or refused the connection because of who we are."""
         return any(word in self.last_error.lower() for word in _REFUSALS)
 
-    async def _on_error(self, error: Exception) -> None:  # noqa: RUF029  nats-py awaits it
+    async def _on_error(self, error: Exception) -> None:
         text = str(error) or type(error).__name__
         if _VIOLATION in text.lower():
             _log.error("the broker forbids what this role tried", url=self.url, error=text)
             return
         self.last_error = text
 
-    async def _on_closed(self) -> None:  # noqa: RUF029  nats-py awaits it
+    async def _on_closed(self) -> None:
         error = self.client.last_error
         if error is not None and _VIOLATION not in str(error).lower():
             self.last_error = str(error) or type(error).__name__
         self._end()
 
-    async def _on_answer(self, message: Msg) -> None:  # noqa: RUF029  nats-py awaits it
+    async def _on_answer(self, message: Msg) -> None:
         token = message.subject.rpartition(".")[2]
         answer, queue = self._waiting.get(token), self._collecting.get(token)
         if answer is not None and not answer.done():
