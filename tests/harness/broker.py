@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from nats.aio.client import Client
+
 from xfleet_contracts.enrollment import AgentIdentity, Manifest
 from xfleet_nats.fleet import FIRST_CONTROLLER, FleetIssuer, FleetKeys, FleetRoot, create_fleet
 from xfleet_nats.jetstream import ensure_streams
@@ -21,9 +22,12 @@ from xfleet_runtime.keys import signing, x509
 from xfleet_runtime.keys.nkeys import KeyPair, Kind
 
 WAIT_S = 10.0
+T = TypeVar("T")
 
 
-async def eventually(condition: Callable[[], Any], *, within_s: float = WAIT_S, every_s: float = 0.02) -> Any:
+async def eventually(
+    condition: Callable[[], T | Awaitable[T]], *, within_s: float = WAIT_S, every_s: float = 0.02
+) -> T:
     """Waits until the condition, plain or async, holds and returns its value; fails after `within_s`."""
     try:
         async with asyncio.timeout(within_s):
@@ -151,7 +155,7 @@ class Attacker:
         if self.client.is_connected:
             await self.client.flush()
 
-    async def may_publish(self, subject: str, payload: bytes = b"", **more: Any) -> bool:
+    async def may_publish(self, subject: str, payload: bytes = b"", **more: object) -> bool:
         return "permissions violation" not in await self.said_to(self.client.publish(subject, payload, **more))
 
     async def may_subscribe(self, subject: str, queue: str = "") -> bool:
@@ -159,7 +163,7 @@ class Attacker:
 
 
 @asynccontextmanager
-async def attacker(credentials: Credentials, **overrides: Any) -> AsyncIterator[Attacker]:
+async def attacker(credentials: Credentials, **overrides: object) -> AsyncIterator[Attacker]:
     """A bare nats-py client with these credentials, never reconnecting; raises what connecting raises."""
     client = Client()
     self = Attacker(client)

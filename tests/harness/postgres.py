@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from harness.real import is_missing
 from xfleet_controller.db import Database
 from xfleet_runtime.ids import new_token
 
@@ -65,10 +66,7 @@ def _as_postgres(*command: str) -> None:
 def postgres_server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
     """One server for the whole run; skips, or fails under `--require-real`, where there is none."""
     if not _program("initdb"):
-        reason = "PostgreSQL's server programs are not installed"
-        if request.config.getoption("--require-real", default=False):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        is_missing(request.config, "PostgreSQL's server programs are not installed")
     directory = Path(tempfile.mkdtemp(prefix="xfleet-pg-", dir="/tmp"))
     if os.geteuid() == 0:
         shutil.chown(directory, ACCOUNT, ACCOUNT)

@@ -179,7 +179,7 @@ def find_nats_server() -> Path:
 
 
 async def end_leftover(settings: BrokerSettings) -> bool:
-    """Ends, in order, a broker that an earlier, killed owner left running over this directory; whether there was one."""
+    """Ends in order a broker that a killed owner left running over this directory; whether there was one."""
     process = _find_leftover(settings)
     if process is None:
         return False
@@ -187,7 +187,7 @@ async def end_leftover(settings: BrokerSettings) -> bool:
     try:
         process.terminate()
         async with asyncio.timeout(STOP_TIMEOUT_S):
-            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110  not our child
                 await asyncio.sleep(_POLL_S)
     except TimeoutError:
         process.kill()

@@ -20,7 +20,7 @@ SecretBytes = Annotated[bytes, msgspec.Meta(extra={"secret": True})]
 Ref = Annotated[int, msgspec.Meta(ge=1, lt=2**52)]
 """The random, never reused number under which wire, Xray and ledger know a client or an inbound."""
 
-ByteCount = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+ByteCount = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """A number of payload bytes."""
 
 Slug = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]

@@ -1,11 +1,11 @@
 """Plan: which steps lead a running Xray to what is wanted. Pure: nothing here asks or changes anything."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from xfleet_contracts import codec
-from xfleet_contracts.desired_state import SettingsBody
+from xfleet_contracts.desired_state import EntityKey, SettingsBody
 from xfleet_xraykit.accounts import Account
 from xfleet_xraykit.protocols import find_protocol
 from xfleet_xraykit.render import render_inbound, render_outbounds, render_rule
@@ -87,9 +87,7 @@ class Replace:
     reason: str
 
 
-Step = (
-    RemoveClient | RemoveInbound | RemoveOutbound | AddOutbound | SetRules | AddInbound | AddClient | Replace
-)
+Step = RemoveClient | RemoveInbound | RemoveOutbound | AddOutbound | SetRules | AddInbound | AddClient | Replace
 
 
 def shape_of(state: State) -> Shape:
@@ -120,9 +118,7 @@ def plan(wanted: Shape, running: Shape) -> tuple[Step, ...]:
     rebuilt = {ref for ref in wanted.inbounds if ref in running.inbounds and _must_rebuild(wanted, running, ref)}
     steps: list[Step] = []
     steps.extend(_client_removals(wanted, running))
-    steps.extend(
-        RemoveInbound(ref) for ref in sorted(running.inbounds) if ref not in wanted.inbounds or ref in rebuilt
-    )
+    steps.extend(RemoveInbound(ref) for ref in sorted(running.inbounds) if ref not in wanted.inbounds or ref in rebuilt)
     steps.extend(_outbound_steps(wanted, running))
     if wanted.rules != running.rules:
         steps.append(SetRules())
@@ -185,3 +181,35 @@ def _outbound_steps(wanted: Shape, running: Shape) -> Iterator[Step]:
     for tag in want:
         if tag not in have:
             yield AddOutbound(tag)
+
+
+def after(running: Shape, wanted: Shape, steps: tuple[Step, ...], refused: Collection[EntityKey]) -> Shape:
+    """What runs once the steps were carried out, except for what was refused; users have still to be asked for."""
+    inbounds, want = dict(running.inbounds), dict(wanted.outbounds)
+    outbounds = [tag for tag, _ in running.outbounds]
+    bodies = dict(running.outbounds)
+    rules = running.rules
+    for step in steps:
+        match step:
+            case RemoveInbound(ref):
+                inbounds.pop(ref, None)
+            case AddInbound(ref) if EntityKey(kind="inbound", id=str(ref)) not in refused:
+                inbounds[ref] = wanted.inbounds[ref]
+            case RemoveOutbound(tag):
+                outbounds.remove(tag)
+            case AddOutbound(tag) if EntityKey(kind="outbound", id=tag) not in refused:
+                outbounds.append(tag)
+                bodies[tag] = want[tag]
+            case SetRules() if not any(key.kind == "rule" for key in refused):
+                rules = wanted.rules
+            case _:
+                pass
+    order = {tag: place for place, (tag, _) in enumerate(wanted.outbounds)}
+    outbounds.sort(key=lambda tag: order.get(tag, len(order)))
+    return Shape(
+        inbounds=inbounds,
+        users={ref: users for ref, users in running.users.items() if ref in inbounds},
+        outbounds=tuple((tag, bodies[tag]) for tag in outbounds),
+        rules=rules,
+        fixed=running.fixed,
+    )

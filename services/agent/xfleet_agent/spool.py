@@ -64,6 +64,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
     moved: dict[int, int]
     """Client to bytes, for clients that moved."""
+    changed_count: int = 0
+    """Counters that moved; 0 twice in a row means the streams have ended."""
     backwards: tuple[str, ...] = ()
     """Counters below their mark, of which nothing was taken."""
 
@@ -75,6 +77,7 @@ class Spool:
         self.db, self.damaged = open_or_replace(path, _SCHEMA, version=VERSION)
         self._marks: dict[str, dict[str, tuple[int, int]]] = {}
         self._debts: dict[str, dict[str, tuple[int, int]]] = {}
+        self._aliases: dict[str, str] = dict(self.db.execute("SELECT process_id, start_id FROM aliases"))
         self.epoch = ""
         self._ordinal = 0
         self.begin_epoch()
@@ -100,8 +103,7 @@ class Spool:
 
     def start_of(self, process_id: str) -> str:
         """The start id under which the ledger knows this Xray process."""
-        row = self.db.execute("SELECT start_id FROM aliases WHERE process_id = ?", (process_id,)).fetchone()
-        return row[0] if row else process_id
+        return self._aliases.get(process_id, process_id)
 
     def begin_start(self, process_id: str, at_ms: int) -> str:
         """Makes a new or adopted Xray process known; returns its start id."""
@@ -121,6 +123,7 @@ class Spool:
             db.execute("UPDATE starts SET alive = 0 WHERE start_id = ?", (start_id,))
             db.execute("DELETE FROM aliases WHERE process_id = ?", (process_id,))
             self._drop_empty_starts(db)
+        self._aliases.pop(process_id, None)
         self._marks.pop(start_id, None)
         self._debts.pop(start_id, None)
 
@@ -128,16 +131,14 @@ class Spool:
         """Ends every start whose Xray process is none of these."""
         alive = {self.start_of(process_id) for process_id in process_ids}
         known = {row[0]: row[0] for row in self.db.execute("SELECT start_id FROM starts WHERE alive = 1")}
-        known |= {row[1]: row[0] for row in self.db.execute("SELECT process_id, start_id FROM aliases")}
+        known |= {start_id: process_id for process_id, start_id in self._aliases.items()}
         for start_id, process_id in known.items():
             if start_id not in alive:
                 self.end_start(process_id)
 
     def last_read_ms(self, process_id: str) -> int | None:
         """When this Xray process was last read."""
-        row = self.db.execute(
-            "SELECT to_at_ms FROM starts WHERE start_id = ?", (self.start_of(process_id),)
-        ).fetchone()
+        row = self.db.execute("SELECT to_at_ms FROM starts WHERE start_id = ?", (self.start_of(process_id),)).fetchone()
         return row[0] if row else None
 
     def rename_start(self, process_id: str, new_start: str) -> None:
@@ -150,6 +151,7 @@ class Spool:
             for table in ("starts", "marks", "open_rows", "debts", "open_gaps"):
                 db.execute(f"UPDATE {table} SET start_id = ? WHERE start_id = ?", (new_start, old))  # noqa: S608
             db.execute("INSERT OR REPLACE INTO aliases VALUES (?, ?)", (process_id, new_start))
+        self._aliases[process_id] = new_start
         self._marks.clear()
         self._debts.clear()
 
@@ -193,7 +195,7 @@ class Spool:
             debts[name] = owed
             if owed == (0, 0):
                 del debts[name]
-        return Reading(moved=moved, backwards=tuple(backwards))
+        return Reading(moved=moved, changed_count=len(new_marks), backwards=tuple(backwards))
 
     @staticmethod
     def _write_reading(
@@ -262,7 +264,9 @@ class Spool:
         with transaction(self.db) as db:
             through, rows_limit = self._sealed_through(db), MAX_BATCH_ROWS
             while True:
-                batch, keys, gap_ids = self._draft(db, start_id, (self.epoch, through + 1, instance), now_ms, rows_limit)
+                batch, keys, gap_ids = self._draft(
+                    db, start_id, (self.epoch, through + 1, instance), now_ms, rows_limit
+                )
                 payload = codec.encode(batch)
                 if len(payload) <= MAX_BATCH_BYTES:
                     break
@@ -301,7 +305,8 @@ class Spool:
             (start_id, rows_limit),
         ).fetchall()
         gaps = db.execute(
-            "SELECT id, from_at_ms, to_at_ms, reason FROM open_gaps WHERE start_id = ? ORDER BY id LIMIT 100", (start_id,)
+            "SELECT id, from_at_ms, to_at_ms, reason FROM open_gaps WHERE start_id = ? ORDER BY id LIMIT 100",
+            (start_id,),
         ).fetchall()
         clients, tags = rows_to_wire(rows)
         from_at_ms, to_at_ms = span or (

@@ -62,6 +62,7 @@ class StateStore:
 
     def __init__(self, path: Path) -> None:
         self.db, self.damaged = open_or_replace(path, _SCHEMA, version=VERSION)
+        self._facts: dict[str, str] = dict(self.db.execute("SELECT name, value FROM facts"))
         self.wanted: Entities = self._load("wanted")
         self.applied: Entities = {
             key: self.wanted[key] if self.wanted.get(key) == body else body
@@ -166,10 +167,10 @@ class StateStore:
 
     def fact(self, name: str, default: str = "") -> str:
         """A single value kept under a name."""
-        row = self.db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return row[0] if row else default
+        return self._facts.get(name, default)
 
     def save_facts(self, **facts: str) -> None:
         """Keeps values under names."""
         with transaction(self.db) as db:
             db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", list(facts.items()))
+        self._facts.update(facts)

@@ -34,6 +34,8 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     profile_title: str = "xfleet"
     """Name of a subscription in VPN apps."""
     profile_update_hours: int = 12
+    admin_password: str = ""
+    """First password of the admin `admin`; read by `init` only."""
     log_level: str = "info"
 
     @property
@@ -66,12 +68,3 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     def tls(self) -> bool:
         """Whether the panel itself speaks TLS."""
         return self.tls_cert is not None
-
-
-OTHERS = frozenset(
-    {
-        "admin_password", "bot_token", "panel_port", "broker_port", "ready_file", "public", "state_dir",
-        "meter_interval_s", "xray_binary", "token_file", "api_base", "credentials_file",
-    },
-)  # fmt: skip
-"""Names in the environment that belong to sibling services."""

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from prometheus_client import CollectorRegistry
+
 from xfleet_controller.auth.passwords import Passwords
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.db import Database
@@ -29,6 +31,8 @@ class Context:
     presence: Presence
     indexes: StateIndexes = field(default_factory=StateIndexes)
     bell: TaskBell = field(default_factory=TaskBell)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    """This controller's own figures."""
     fleet: "Fleet | None" = None
     """Keys and identities; None where a test needs no fleet."""
     bus: "Bus | None" = None

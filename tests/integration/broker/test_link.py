@@ -3,11 +3,13 @@
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
+
 from harness.broker import FleetBroker, eventually, running_broker
 from xfleet_contracts.errors import MessageTooLarge
 from xfleet_contracts.message import MAX_MESSAGE_BYTES
@@ -20,12 +22,13 @@ from xfleet_runtime.broker import (
     PublishNotStored,
     RequestTimedOut,
 )
+from xfleet_runtime.errors import Unusable
 
 pytestmark = pytest.mark.real_broker
 
 
 @pytest.fixture
-async def fleet(tmp_path: Path):
+async def fleet(tmp_path: Path) -> AsyncIterator[FleetBroker]:
     async with running_broker(tmp_path, streams=True) as running:
         yield running
 
@@ -35,7 +38,7 @@ async def kill(fleet: FleetBroker) -> None:
     await fleet.process.wait()
 
 
-async def test_subscriptions_stand_again_after_a_killed_broker(fleet: FleetBroker):
+async def test_subscriptions_stand_again_after_a_killed_broker(fleet: FleetBroker) -> None:
     async with fleet.link("agent", "srv1") as agent, fleet.link("ctl", "controller") as ctl:
         reconnects = []
 
@@ -61,7 +64,7 @@ async def test_subscriptions_stand_again_after_a_killed_broker(fleet: FleetBroke
         await eventually(lambda: reconnects == [True, True])
 
 
-async def test_a_link_started_before_its_broker_connects_when_there_is_one(fleet: FleetBroker):
+async def test_a_link_started_before_its_broker_connects_when_there_is_one(fleet: FleetBroker) -> None:
     await kill(fleet)
     async with fleet.link("agent", "srv1") as agent:
         with pytest.raises(Disconnected, match=r"127\.0\.0\.1"):
@@ -76,7 +79,36 @@ async def test_a_link_started_before_its_broker_connects_when_there_is_one(fleet
             assert (await asyncio.wait_for(heard.get(), 5)).payload == b"1"
 
 
-async def test_a_request_in_flight_fails_at_once_when_the_broker_dies(fleet: FleetBroker):
+async def test_a_command_that_needs_the_bus_says_in_one_line_that_it_cannot_reach_it(fleet: FleetBroker) -> None:
+    await kill(fleet)
+    async with fleet.link("cli", "root") as cli:
+        with pytest.raises(
+            Unusable, match=r"Cannot get onto the bus at tls://127\.0\.0\.1:\d+: .*Is it running"
+        ) as caught:
+            await cli.require_connected(0.3)
+        assert "\n" not in str(caught.value)
+
+
+async def test_a_slow_handler_costs_messages_and_not_memory(fleet: FleetBroker) -> None:
+    async with fleet.link("agent", "srv1") as agent, fleet.link("ctl", "controller") as ctl:
+        await agent.wait_connected(5)
+        await ctl.wait_connected(5)
+        go_on, heard = asyncio.Event(), []
+
+        async def slow(message: Incoming) -> None:
+            await go_on.wait()
+            heard.append(message.payload)
+
+        subscription = await ctl.subscribe("fleet.up.srv1.hb", slow, pending_max=10)
+        for number in range(50):
+            await agent.publish("fleet.up.srv1.hb", str(number).encode())
+        await eventually(lambda: subscription.dropped_count >= 39)
+        go_on.set()
+        await subscription.settle()
+        assert len(heard) + subscription.dropped_count == 50
+
+
+async def test_a_request_in_flight_fails_at_once_when_the_broker_dies(fleet: FleetBroker) -> None:
     async with fleet.link("agent", "srv1") as agent, fleet.link("ctl", "controller") as ctl:
         await agent.wait_connected(5)
         await ctl.wait_connected(5)
@@ -93,7 +125,7 @@ async def test_a_request_in_flight_fails_at_once_when_the_broker_dies(fleet: Fle
             await asyncio.wait_for(request, 5)
 
 
-async def test_a_handler_is_not_cancelled_by_a_lost_link(fleet: FleetBroker):
+async def test_a_handler_is_not_cancelled_by_a_lost_link(fleet: FleetBroker) -> None:
     async with fleet.link("agent", "srv1") as agent, fleet.link("ctl", "controller") as ctl:
         await agent.wait_connected(5)
         await ctl.wait_connected(5)
@@ -113,7 +145,7 @@ async def test_a_handler_is_not_cancelled_by_a_lost_link(fleet: FleetBroker):
         await asyncio.wait_for(finished.wait(), 5)
 
 
-async def test_nobody_there_and_nobody_answers_are_told_apart(fleet: FleetBroker):
+async def test_nobody_there_and_nobody_answers_are_told_apart(fleet: FleetBroker) -> None:
     async with fleet.link("agent", "srv1") as agent, fleet.link("ctl", "controller") as ctl:
         await agent.wait_connected(5)
         await ctl.wait_connected(5)
@@ -128,7 +160,7 @@ async def test_nobody_there_and_nobody_answers_are_told_apart(fleet: FleetBroker
             await ctl.request("fleet.cmd.srv1.info", b"", timeout_s=0.2)
 
 
-async def test_a_failing_handler_loses_its_own_message_only(fleet: FleetBroker):
+async def test_a_failing_handler_loses_its_own_message_only(fleet: FleetBroker) -> None:
     async with fleet.link("agent", "srv1") as agent, fleet.link("ctl", "controller") as ctl:
         await agent.wait_connected(5)
         await ctl.wait_connected(5)
@@ -145,7 +177,7 @@ async def test_a_failing_handler_loses_its_own_message_only(fleet: FleetBroker):
         await eventually(lambda: heard == [b"1", b"2"])
 
 
-async def test_nothing_larger_than_the_contract_allows_is_sent(fleet: FleetBroker):
+async def test_nothing_larger_than_the_contract_allows_is_sent(fleet: FleetBroker) -> None:
     async with fleet.link("agent", "srv1") as agent:
         await agent.wait_connected(5)
         too_large = bytes(MAX_MESSAGE_BYTES + 1)
@@ -158,7 +190,7 @@ async def test_nothing_larger_than_the_contract_allows_is_sent(fleet: FleetBroke
         assert agent.connected
 
 
-async def test_a_stored_message_is_acknowledged_once_and_then_known(fleet: FleetBroker):
+async def test_a_stored_message_is_acknowledged_once_and_then_known(fleet: FleetBroker) -> None:
     async with fleet.link("agent", "srv1") as agent:
         await agent.wait_connected(5)
         first = await agent.publish_stored("fleet.up.srv1.traffic", b"x", message_id="e:1", stream="TRAFFIC")
@@ -168,7 +200,7 @@ async def test_a_stored_message_is_acknowledged_once_and_then_known(fleet: Fleet
             await agent.publish_stored("fleet.up.srv1.traffic", b"x", message_id="e:2", stream="OTHER")
 
 
-async def test_new_credentials_are_taken_over_without_a_gap(fleet: FleetBroker):
+async def test_new_credentials_are_taken_over_without_a_gap(fleet: FleetBroker) -> None:
     async with fleet.link("agent", "srv1") as agent, fleet.link("ctl", "controller") as ctl:
         await agent.wait_connected(5)
         await ctl.wait_connected(5)
@@ -193,7 +225,7 @@ async def test_new_credentials_are_taken_over_without_a_gap(fleet: FleetBroker):
         assert agent.connected
 
 
-async def test_credentials_that_do_not_work_leave_the_old_connection_alone(fleet: FleetBroker):
+async def test_credentials_that_do_not_work_leave_the_old_connection_alone(fleet: FleetBroker) -> None:
     async with fleet.link("agent", "srv1") as agent:
         await agent.wait_connected(5)
         old = agent.credentials
@@ -204,7 +236,7 @@ async def test_credentials_that_do_not_work_leave_the_old_connection_alone(fleet
         assert agent.credentials is old
 
 
-async def test_an_expired_identity_comes_back_with_a_renewed_one(fleet: FleetBroker):
+async def test_an_expired_identity_comes_back_with_a_renewed_one(fleet: FleetBroker) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=2)
     short = fleet.issuer.bus_credentials("agent", "srv1", fleet.urls, expires_at=soon)
     async with BrokerLink(short, name="short-lived", longest_wait_s=0.5) as agent:
@@ -215,7 +247,7 @@ async def test_an_expired_identity_comes_back_with_a_renewed_one(fleet: FleetBro
         assert not agent.refused
 
 
-async def test_the_second_address_is_used_when_the_first_is_dead(fleet: FleetBroker):
+async def test_the_second_address_is_used_when_the_first_is_dead(fleet: FleetBroker) -> None:
     urls = ("tls://127.0.0.1:1", *fleet.urls)
     credentials = msgspec.structs.replace(fleet.credentials("agent", "srv1"), urls=urls)
     async with BrokerLink(credentials, name="two addresses") as agent:
@@ -223,7 +255,7 @@ async def test_the_second_address_is_used_when_the_first_is_dead(fleet: FleetBro
         assert agent.url == fleet.urls[0]
 
 
-async def test_closing_finishes_what_came_in(fleet: FleetBroker):
+async def test_closing_finishes_what_came_in(fleet: FleetBroker) -> None:
     done = []
     async with fleet.link("ctl", "controller") as ctl:
         await ctl.wait_connected(5)
@@ -241,7 +273,7 @@ async def test_closing_finishes_what_came_in(fleet: FleetBroker):
         assert len(done) == 10
 
 
-async def test_an_unsubscribed_handler_hears_nothing_more(fleet: FleetBroker):
+async def test_an_unsubscribed_handler_hears_nothing_more(fleet: FleetBroker) -> None:
     async with fleet.link("agent", "srv1") as agent, fleet.link("ctl", "controller") as ctl:
         await agent.wait_connected(5)
         await ctl.wait_connected(5)
@@ -256,7 +288,7 @@ async def test_an_unsubscribed_handler_hears_nothing_more(fleet: FleetBroker):
             await ctl.request("fleet.cmd.srv1.info", b"", timeout_s=5)
 
 
-async def test_a_broker_s_restart_does_not_make_links_busy(fleet: FleetBroker):
+async def test_a_broker_s_restart_does_not_make_links_busy(fleet: FleetBroker) -> None:
     """Attempts while nobody answers grow apart instead of spinning."""
     await kill(fleet)
     attempts = 0
@@ -278,7 +310,7 @@ async def test_a_broker_s_restart_does_not_make_links_busy(fleet: FleetBroker):
     assert 1 <= attempts <= 10
 
 
-async def test_a_second_broker_over_the_same_directory_ends_the_one_left_over(fleet: FleetBroker):
+async def test_a_second_broker_over_the_same_directory_ends_the_one_left_over(fleet: FleetBroker) -> None:
     left_over = fleet.process
     settings = msgspec.structs.replace(fleet.settings, port=left_over.port)
     fleet.process = BrokerProcess(settings)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from harness.broker import eventually, free_ports
 from xfleet_nats.fleet import FleetIssuer, create_fleet
 from xfleet_nats.process import BrokerProcess, find_nats_server
@@ -77,15 +78,17 @@ async def rogue(
         await child.wait()
 
 
-async def test_a_broker_with_a_pinned_route_certificate_joins(tmp_path: Path):
+async def test_a_broker_with_a_pinned_route_certificate_joins(tmp_path: Path) -> None:
     issuer = FleetIssuer(create_fleet("test")[1])
     leaves = {name: issuer.issue_route_certificate(name, ADDRESSES) for name in ("n1", "n2")}
     pins = tuple(x509.pin(leaf.chain_pem) for leaf in leaves.values())
     one, two = free_ports(2)
-    async with node(tmp_path, issuer, "n1", leaves["n1"], pins, (one, two)) as first:
-        async with node(tmp_path, issuer, "n2", leaves["n2"], pins, (two, one)) as second:
-            await eventually(lambda: _is(first, {"n2"}))
-            await eventually(lambda: _is(second, {"n1"}))
+    async with (
+        node(tmp_path, issuer, "n1", leaves["n1"], pins, (one, two)) as first,
+        node(tmp_path, issuer, "n2", leaves["n2"], pins, (two, one)) as second,
+    ):
+        await eventually(lambda: _is(first, {"n2"}))
+        await eventually(lambda: _is(second, {"n1"}))
 
 
 async def _is(process: BrokerProcess, expected: set[str]) -> bool:
@@ -93,7 +96,7 @@ async def _is(process: BrokerProcess, expected: set[str]) -> bool:
 
 
 @pytest.mark.parametrize("disguise", ["agent", "controller", "broker", "unpinned route", "foreign authority"])
-async def test_a_rogue_broker_does_not_join(tmp_path: Path, disguise: str):
+async def test_a_rogue_broker_does_not_join(tmp_path: Path, disguise: str) -> None:
     issuer = FleetIssuer(create_fleet("test")[1])
     leaf = issuer.issue_route_certificate("n1", ADDRESSES)
     match disguise:
@@ -124,7 +127,7 @@ def _turned_away(target: BrokerProcess) -> bool:
     return any(reason in text for reason in reasons)
 
 
-async def test_the_route_listener_trusts_no_agent_even_if_its_certificate_is_pressed_on_it(tmp_path: Path):
+async def test_the_route_listener_trusts_no_agent_even_if_its_certificate_is_pressed_on_it(tmp_path: Path) -> None:
     """Go's client keeps back a certificate the other side's authorities did not sign; OpenSSL sends it all the same."""
     issuer = FleetIssuer(create_fleet("test")[1])
     leaf = issuer.issue_route_certificate("n1", ADDRESSES)
@@ -132,9 +135,7 @@ async def test_the_route_listener_trusts_no_agent_even_if_its_certificate_is_pre
     context = tls_context(msgspec.structs.replace(agent, ca_pem=issuer.keys.route_authority.certificate_pem))
     context.check_hostname = False
     async with node(tmp_path, issuer, "n1", leaf, (x509.pin(leaf.chain_pem),), tuple(free_ports(2))) as target:
+        reader, writer = await asyncio.open_connection("127.0.0.1", target.cluster_port, ssl=context)
         with pytest.raises((ssl.SSLError, ConnectionError), match=r"(?i)alert|reset"):
-            reader, writer = await asyncio.open_connection("127.0.0.1", target.cluster_port, ssl=context)
-            try:
-                await reader.readexactly(1)
-            finally:
-                writer.transport.abort()
+            await reader.readexactly(1)
+        writer.transport.abort()

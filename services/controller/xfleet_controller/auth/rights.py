@@ -10,9 +10,7 @@ OWNER = "owner"
 
 ROLES: dict[str, frozenset[str]] = {
     OWNER: frozenset({"*"}),
-    "operator": frozenset(
-        {"servers.*", "inbounds.*", "clients.*", "tasks.read", "traffic.read", "account.*", "bot.*"}
-    ),
+    "operator": frozenset({"servers.*", "inbounds.*", "clients.*", "tasks.read", "traffic.read", "account.*", "bot.*"}),
     "support": frozenset(
         {"servers.read", "inbounds.read", "clients.*", "tasks.read", "traffic.read", "account.*", "bot.*"}
     ),

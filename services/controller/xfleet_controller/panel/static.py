@@ -3,6 +3,7 @@
 from litestar import Request, Response, get
 from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
 from xfleet_ui.assets import Assets
 
@@ -14,7 +15,7 @@ def static_handler(assets: Assets) -> HTTPRouteHandler:
     """The route that serves these assets; a digest of another release gets today's file, kept only briefly."""
 
     @get("/static/{digest:str}/{name:path}", include_in_schema=False, sync_to_thread=False, name="panel:static")
-    def static_file(request: Request, digest: str, name: str) -> Response[bytes]:
+    def static_file(request: Request, digest: FromPath[str], name: FromPath[str]) -> Response[bytes]:
         asset = assets.find(name.lstrip("/"))
         if asset is None:
             raise NotFoundException

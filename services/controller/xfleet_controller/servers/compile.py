@@ -20,7 +20,7 @@ from xfleet_controller.vault import Vault
 from xfleet_xraykit.counters import client_email
 
 DIRECT = "direct"
-BLOCKED = "blocked"
+BLOCKED = "block"
 
 
 class InboundConfig(msgspec.Struct, frozen=True, kw_only=True):

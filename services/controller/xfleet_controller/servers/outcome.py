@@ -39,7 +39,9 @@ async def note_report(context: Context, server_id: int, sid: str, report: ApplyR
             return
         row.wanted_revision, row.wanted_digest = report.point.revision, report.point.digest
         row.applied_revision = report.applied_revision
-        fresh = {_name(each) for each in report.degraded} - {(each["key"]["kind"], each["key"]["id"]) for each in row.degraded}
+        fresh = {_name(each) for each in report.degraded} - {
+            (each["key"]["kind"], each["key"]["id"]) for each in row.degraded
+        }
         row.degraded = [msgspec.to_builtins(each) for each in report.degraded]
         if row.lease_owner == owner:
             row.lease_owner, row.lease_until_at = "", None
@@ -47,9 +49,7 @@ async def note_report(context: Context, server_id: int, sid: str, report: ApplyR
             _finish(task, report.degraded, now, report)
         if fresh:
             first = next(each for each in report.degraded if _name(each) in fresh)
-            note_event(
-                session, "apply_degraded", now, server=sid, subject=first.key.id, details=_error_of(first)
-            )
+            note_event(session, "apply_degraded", now, server=sid, subject=first.key.id, details=_error_of(first))
         await settle_retired(session)
     context.bell.ring()
     context.presence.touch(sid)

@@ -29,14 +29,16 @@ INSTANCES_KEPT_COUNT = 4
 
 @dataclass(kw_only=True)
 class Bucket:
-    """A token bucket: how many beats a server may still send now."""
+    """A token bucket: how many messages a server may still send now."""
 
+    filled_at_s: float
+    burst: float = BEATS_BURST_COUNT
+    per_s: float = BEATS_PER_S
     tokens: float = BEATS_BURST_COUNT
-    filled_at_s: float = 0.0
 
     def take(self, now_s: float) -> bool:
         """Whether one more is allowed."""
-        self.tokens = min(BEATS_BURST_COUNT, self.tokens + (now_s - self.filled_at_s) * BEATS_PER_S)
+        self.tokens = min(self.burst, self.tokens + (now_s - self.filled_at_s) * self.per_s)
         self.filled_at_s = now_s
         if self.tokens < 1:
             return False
@@ -171,6 +173,10 @@ class Presence:
     def online_clients(self) -> set[int]:
         """Refs of the clients with an open stream on any server that is online."""
         return {ref for sid, seen in self._seen.items() if self.is_online(sid) for ref in seen.beat.online}
+
+    def list_seen(self) -> list[tuple[str, Seen]]:
+        """Every server heard, by sid."""
+        return sorted(self._seen.items())
 
     def take_unsaved(self) -> dict[str, Seen]:
         """The servers heard since this was last called."""

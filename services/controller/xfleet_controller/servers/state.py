@@ -32,6 +32,8 @@ MAX_NAMED_ENTITIES = 50
 class Change:
     """What a writer tells and learns about a change."""
 
+    now: datetime
+    """The moment of the change, the same in every row it writes."""
     scope: Scope
     """May be set or widened inside the block, before it ends."""
     task_ids: list[int] = field(default_factory=list[int])
@@ -72,40 +74,38 @@ async def changing(
             .execution_options(populate_existing=True)
         )
     }
-    change = Change(scope=scope or Scope())
+    change = Change(now=context.clock.now(), scope=scope or Scope())
     yield change
     await session.flush()
     tasks = [
         task
         for server_id in wanted
         if server_id in rows
-        and (task := await _move(session, context, rows[server_id], change.scope, operation, actor)) is not None
+        and (task := await _move(session, context, rows[server_id], change, operation, actor)) is not None
     ]
     await session.flush()
     change.task_ids.extend(task.id for task in tasks)
 
 
 async def _move(
-    session: AsyncSession, context: Context, row: ServerRevision, scope: Scope, operation: str, actor: Actor
+    session: AsyncSession, context: Context, row: ServerRevision, change: Change, operation: str, actor: Actor
 ) -> ServerTask | None:
     server = await session.get_one(Server, row.server_id)
     index = await context.indexes.load(session, row)
-    bodies = await compile_entities(session, context.vault, server, scope)
+    bodies = await compile_entities(session, context.vault, server, change.scope)
     hashes = {name: sha256(body).hexdigest() for name, body in bodies.items()}
     put = {name: digest for name, digest in hashes.items() if index.find(name) != digest}
-    gone = sorted(scope.names_in(index) - bodies.keys())
+    gone = sorted(change.scope.names_in(index) - bodies.keys())
     if not put and not gone:
         return None
-    now = context.clock.now()
+    now = change.now
     changed = index.after(put, gone)
     row.desired_revision += 1
     row.desired_digest = changed.digest
     row.changed_at = now
     await _store(session, context, row, {name: (put[name], bodies[name]) for name in sorted(put)}, gone)
     session.add(
-        StatePointRow(
-            server_id=row.server_id, revision=row.desired_revision, digest=row.desired_digest, created_at=now
-        )
+        StatePointRow(server_id=row.server_id, revision=row.desired_revision, digest=row.desired_digest, created_at=now)
     )
     context.indexes.keep(row, changed)
     note_dirty_server(session, row.server_id, now)

@@ -8,7 +8,7 @@ from sqlalchemy import and_, delete, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from xfleet_controller.clients.models import Client, Tombstone
+from xfleet_controller.clients.models import Tombstone
 from xfleet_controller.inbounds.models import Inbound
 from xfleet_controller.servers.models import Server
 from xfleet_controller.tables import Base
@@ -189,7 +189,7 @@ async def list_names_of_starts(
         select(LedgerBody.epoch, LedgerBody.seq, LedgerBody.digest, LedgerBody.body.is_not(None))
         .where(LedgerBody.server_id == server_id, LedgerBody.start_id.in_(starts))
         .where(or_(LedgerBody.epoch.not_in(sorted(known)), *beyond))
-        .order_by(LedgerBody.received_at, LedgerBody.epoch, LedgerBody.seq)
+        .order_by(LedgerBody.epoch, LedgerBody.seq)
         .limit(limit)
     )
     return [(epoch, seq, digest, kept) for epoch, seq, digest, kept in rows]

@@ -3,6 +3,7 @@ const LIBRARY = new URL("../vendor/uplot@1.6.32/uPlot.iife.min.js", import.meta.
 const STYLE = new URL("../vendor/uplot@1.6.32/uPlot.min.css", import.meta.url).href;
 const LIVE_WINDOW_S = 3600;
 const charts = new Map();
+const early = []; // live points that came before the library
 let loading = null;
 
 function load() {
@@ -95,6 +96,7 @@ function draw(element) {
   const plot = new uPlot(options(element, range), [at, down, up], element);
   charts.set(element, { plot, data: [at, up, down], range });
   plot.setCursor({ left: -10, top: -10 });
+  for (const point of early.splice(0)) append(point);
 }
 
 async function drawAll() {
@@ -115,6 +117,7 @@ async function drawAll() {
 }
 
 function append(point) {
+  if (!charts.size) { early.push(point); return; }
   for (const chart of charts.values()) {
     if (chart.range !== "1h") continue;
     const [at, up, down] = chart.data;

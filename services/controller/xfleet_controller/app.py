@@ -1,0 +1,201 @@
+"""The one place that constructs: from settings to a running controller."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from xfleet_contracts import subjects
+from xfleet_controller.auth import service as auth
+from xfleet_controller.auth.passwords import Passwords
+from xfleet_controller.bot.inbox import ControlDesk
+from xfleet_controller.bus import LINKS, Bus, Commander, open_bus
+from xfleet_controller.clients import service as clients
+from xfleet_controller.config import ControllerSettings
+from xfleet_controller.context import Context
+from xfleet_controller.db import Database
+from xfleet_controller.fleet import store as fleet_store
+from xfleet_controller.fleet.inbox import Desks
+from xfleet_controller.fleet.keyring import load_keys, open_vault
+from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest
+from xfleet_controller.fleet.service import Fleet
+from xfleet_controller.ledger_wiring import Ledger, open_ledger
+from xfleet_controller.outbox import Outbox
+from xfleet_controller.servers import jobs as server_jobs
+from xfleet_controller.servers import service as servers
+from xfleet_controller.servers.dispatcher import Dispatcher
+from xfleet_controller.servers.presence import Presence
+from xfleet_controller.tasks import store as tasks
+from xfleet_controller.vault import Vault
+from xfleet_nats.fleet import FleetIssuer, FleetKeys
+from xfleet_nats.jetstream import ensure_streams
+from xfleet_nats.system import NodeWatch
+from xfleet_runtime.broker import Credentials
+from xfleet_runtime.clock import Clock, SystemClock
+from xfleet_runtime.errors import Unusable
+from xfleet_runtime.ids import new_id
+from xfleet_runtime.log import get_logger
+from xfleet_runtime.supervise import every, supervise
+
+_log = get_logger(__name__)
+BROKER_URLS = "broker_urls"
+RENEW_EVERY_S = 30 * 86400.0
+EXPIRY_EVERY_S = 2.0
+HOUSEKEEPING_EVERY_S = 600.0
+
+
+@dataclass(kw_only=True)
+class Controller:
+    """A running controller, for the web app and tests."""
+
+    context: Context
+    bus: Bus
+    commander: Commander
+    dispatcher: Dispatcher
+    desks: Desks
+    ledger: Ledger
+
+
+def make_context(settings: ControllerSettings, database: Database, vault: Vault, clock: Clock) -> Context:
+    """The parts that need no broker."""
+    return Context(
+        settings=settings,
+        clock=clock,
+        database=database,
+        vault=vault,
+        passwords=Passwords(),
+        presence=Presence(clock, heartbeat_interval_s=settings.heartbeat_interval_s),
+    )
+
+
+@asynccontextmanager
+async def open_controller(settings: ControllerSettings, *, clock: Clock | None = None) -> AsyncIterator[Controller]:
+    """Opens database, keys and bus, starts all loops, and ends them in order. Raises `Unusable`."""
+    clock = clock or SystemClock()
+    database = Database(settings.database)
+    try:
+        await database.migrate()
+        vault = await open_vault(database, settings.key_file)
+        keys = await load_keys(database, vault)
+        if keys is None:
+            raise Unusable(f"There is no fleet in {settings.data_dir}. Run: xfleet-controller init")
+        context = make_context(settings, database, vault, clock)
+        broker_urls = await _broker_urls(settings, database)
+        agents_urls = await _agents_urls(database, broker_urls)
+        manifest = await ensure_manifest(database, keys, settings.root_file, clock, broker_urls=agents_urls)
+        issuer = FleetIssuer(keys, clock)
+        context.fleet = Fleet(issuer, manifest, agents_urls, vault, clock)
+        async with open_bus(_credentials(issuer, broker_urls)) as bus:
+            context.bus = bus
+            async with _running(context, bus, keys, broker_urls) as controller:
+                yield controller
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def _running(
+    context: Context, bus: Bus, keys: FleetKeys, broker_urls: tuple[str, ...]
+) -> AsyncIterator[Controller]:
+    commander = Commander(bus.commands, keys.command_key(), context.presence, context.clock)
+    dispatcher = Dispatcher(context, commander)
+    outbox = Outbox(context.database, context.clock, bus.commands, dispatcher.wake)
+    fleet = context.fleet
+    if fleet is None:
+        raise RuntimeError("a controller without a fleet")
+    revoked = asyncio.Event()
+    desks = Desks(context, fleet, bus.rpc, revoked.set)
+    await servers.refresh_known(context)
+    ledger = open_ledger(context, bus, commander, desks)
+    bus.commands.on_connected(lambda: _ensure_streams(bus))
+    bus.heartbeats.on_connected(lambda: _listening(context))
+    watch = NodeWatch(bus.sys, lambda _node: servers.push_revocations(context))
+    await bus.heartbeats.subscribe(subjects.ALL_HEARTBEATS, context.presence.on_heartbeat)
+    if bus.heartbeats.connected:
+        context.presence.now_listening()
+    await watch.start()
+    await desks.start()
+    await ControlDesk(context, bus.svc).start()
+    teller = ManifestTeller(commander, fleet)
+    context.presence.on_beat.append(teller.on_beat)
+    loops = {
+        "outbox": outbox.run,
+        "dispatcher": dispatcher.run,
+        "presence": lambda: every(server_jobs.FLUSH_S, lambda: _look_around(context, bus)),
+        "expiry": lambda: every(EXPIRY_EVERY_S, lambda: clients.cut_overdue(context)),
+        "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: _keep_house(context), first_s=60),
+        "revocations": lambda: _push_when(context, revoked),
+        "credentials": lambda: every(RENEW_EVERY_S, lambda: _renew(bus, fleet.issuer, broker_urls)),
+        "manifest": teller.run,
+        **ledger.loops,
+    }
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(supervise(name, loop)) for name, loop in loops.items()]
+        try:
+            yield Controller(
+                context=context, bus=bus, commander=commander, dispatcher=dispatcher, desks=desks, ledger=ledger
+            )
+        finally:
+            for task in running:
+                task.cancel()
+
+
+def _credentials(issuer: FleetIssuer, urls: tuple[str, ...]) -> dict[str, Credentials]:
+    name = f"c{new_id()[:12]}"
+    return {link: issuer.bus_credentials(role, f"{name}-{link}", urls) for link, role in LINKS.items()}
+
+
+async def _broker_urls(settings: ControllerSettings, database: Database) -> tuple[str, ...]:
+    if settings.broker_url:
+        return tuple(url.strip() for url in settings.broker_url.split(",") if url.strip())
+    async with database.read() as session:
+        stored = await fleet_store.find_setting(session, BROKER_URLS)
+    if not stored:
+        raise Unusable("The broker's address is unknown. Give --broker-url tls://HOST:PORT, or run init again.")
+    return tuple(stored)
+
+
+async def _agents_urls(database: Database, own: tuple[str, ...]) -> tuple[str, ...]:
+    """The addresses agents get: what `init` wrote down, else our own."""
+    async with database.read() as session:
+        return tuple(await fleet_store.find_setting(session, BROKER_URLS) or own)
+
+
+async def _ensure_streams(bus: Bus) -> None:
+    created = await ensure_streams(bus.commands.js)
+    _log.info("streams stand", streams=sorted(created))
+
+
+async def _listening(context: Context) -> None:
+    context.presence.now_listening()
+
+
+async def _look_around(context: Context, bus: Bus) -> None:
+    if not bus.heartbeats.connected:
+        context.presence.now_deaf()
+    await server_jobs.flush_presence(context)
+
+
+async def _keep_house(context: Context) -> None:
+    now = context.clock.now()
+    await auth.forget_the_old(context)
+    await server_jobs.forget_the_old(context)
+    async with context.database.write() as session:
+        await tasks.expire_overdue(session, now)
+        await fleet_store.forget_the_old(session, now)
+
+
+async def _push_when(context: Context, revoked: asyncio.Event) -> None:
+    while True:
+        await revoked.wait()
+        revoked.clear()
+        await servers.push_revocations(context)
+
+
+async def _renew(bus: Bus, issuer: FleetIssuer, urls: tuple[str, ...]) -> None:
+    fresh = _credentials(issuer, urls)
+    for name, link in zip(LINKS, bus.all, strict=True):
+        await link.replace_credentials(fresh[name])
+
+
+__all__ = ["Controller", "make_context", "open_controller"]

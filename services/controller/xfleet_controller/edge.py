@@ -1,0 +1,282 @@
+"""The web's edge: who asks, what an error looks like, headers on everything, one access line per request."""
+
+import asyncio
+import http
+import re
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from litestar import Request, Response
+from litestar.enums import MediaType
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from sqlalchemy.exc import IntegrityError
+
+from xfleet_contracts.errors import Refusal
+from xfleet_controller.auth import service as auth
+from xfleet_controller.auth.rights import Actor, Forbidden
+from xfleet_controller.context import Context
+from xfleet_controller.errors import Invalid
+from xfleet_runtime.log import get_logger
+
+_log = get_logger(__name__)
+REQUEST_TIMEOUT_S = 30.0
+MAX_BODY_BYTES = 10 * 1024 * 1024
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+PROBLEM = "application/problem+json"
+ENDLESS = frozenset({"/live"})
+"""Paths whose answers may last for ever."""
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; img-src 'self' data:; "
+    "font-src 'self'; connect-src 'self'; manifest-src 'self'; worker-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+SECURITY_HEADERS = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+HtmlError = Callable[[Request[Any, Any, Any], int, str, str, str], Response[Any]]
+"""Makes an error page from request, status, title, message and error id."""
+
+
+class CrossSite(Refusal):
+    """A request another site made the browser send, or a form without this session's token."""
+
+    code = "csrf"
+    status = 403
+    message = "This request did not come from the panel. Reload the page and try again."
+
+
+def provide_context(request: Request[Any, Any, Any]) -> Context:
+    """The controller's parts."""
+    return request.app.state.context
+
+
+async def provide_actor(request: Request[Any, Any, Any]) -> Actor:
+    """Who asks, by bearer token or session cookie. Raises `NotSignedIn` or `CrossSite`."""
+    context: Context = request.app.state.context
+    address = client_address(request)
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return await auth.who_is(context, token.strip(), kind="bearer", address=address)
+    token = request.cookies.get(cookie_name(context), "")
+    if not token:
+        raise auth.NotSignedIn
+    actor = await auth.who_is(context, token, kind="cookie", address=address)
+    if request.method not in SAFE_METHODS:
+        refuse_cross_site(request)
+        given = request.headers.get("x-csrf-token", "") or await _form_token(request)
+        if not secrets.compare_digest(given.encode(), actor.csrf_token.encode()):
+            raise CrossSite
+    return actor
+
+
+def refuse_cross_site(request: Request[Any, Any, Any]) -> None:
+    """Raises `CrossSite` when a browser says that another site made this request."""
+    site = request.headers.get("sec-fetch-site", "")
+    origin = request.headers.get("origin", "")
+    if site and site not in {"same-origin", "none"}:
+        raise CrossSite
+    if origin and (origin == "null" or urlsplit(origin).netloc != request.headers.get("host", "")):
+        raise CrossSite
+
+
+async def _form_token(request: Request[Any, Any, Any]) -> str:
+    kind = request.headers.get("content-type", "")
+    if not kind.startswith(("application/x-www-form-urlencoded", "multipart/form-data")):
+        return ""
+    return str((await request.form()).get("csrf_token", ""))
+
+
+def client_address(request: Request[Any, Any, Any]) -> str:
+    """Where the request came from; behind a trusted proxy what that says."""
+    return request.client.host if request.client else ""
+
+
+def is_secure(context: Context) -> bool:
+    """Whether browsers reach the panel over TLS: its own or a proxy's."""
+    return context.settings.tls or bool(context.settings.behind_proxy)
+
+
+def cookie_name(context: Context) -> str:
+    """The session cookie's name; over TLS and without a base path browsers bind it to this host."""
+    if not is_secure(context):
+        return auth.COOKIE
+    return f"__Secure-{auth.COOKIE}" if context.settings.prefix else f"__Host-{auth.COOKIE}"
+
+
+def session_cookie(context: Context, token: str) -> dict[str, Any]:
+    """Arguments of `Response.set_cookie` for a session."""
+    return {
+        "key": cookie_name(context),
+        "value": token,
+        "path": context.settings.prefix or "/",
+        "httponly": True,
+        "secure": is_secure(context),
+        "samesite": "lax",
+        "max_age": context.settings.session_days * 86400,
+    }
+
+
+def public_base(request: Request[Any, Any, Any], context: Context) -> str:
+    """The URL under which the panel is reached, without a slash at the end."""
+    if context.settings.public_url:
+        return context.settings.public_url.rstrip("/")
+    scheme = "https" if context.settings.tls else request.url.scheme
+    return f"{scheme}://{request.headers.get('host', '')}{context.settings.prefix}"
+
+
+def exception_handlers(html_error: HtmlError | None) -> dict[Any, Any]:
+    """Litestar's handlers: problem details below `/api`, pages elsewhere."""
+
+    def answer(request: Request[Any, Any, Any], problem: dict[str, Any], error_id: str = "") -> Response[Any]:
+        prefix = request.app.state.context.settings.prefix
+        path = request.url.path.removeprefix(prefix)
+        headers = {"retry-after": str(problem["retry_after_s"])} if "retry_after_s" in problem else {}
+        if html_error is not None and not path.startswith(("/api/", "/sub/", "/metrics", "/healthz", "/readyz")):
+            return html_error(request, problem["status"], problem["title"], problem["detail"], error_id)
+        return Response(problem, status_code=problem["status"], media_type=PROBLEM, headers=headers)
+
+    def on_refusal(request: Request[Any, Any, Any], error: Refusal) -> Response[Any]:
+        return answer(request, problem_of(error))
+
+    def on_validation(request: Request[Any, Any, Any], error: ValidationException) -> Response[Any]:
+        return answer(request, problem_of_validation(error))
+
+    def on_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+        if error.status_code >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+            return on_bug(request, error)
+        if error.status_code == http.HTTPStatus.BAD_REQUEST:
+            return answer(request, _problem(422, "malformed", "The body could not be read: it is not JSON."))
+        return answer(request, _problem(error.status_code, _word_of(error.status_code), error.detail))
+
+    def on_conflict(request: Request[Any, Any, Any], _error: IntegrityError) -> Response[Any]:
+        return answer(request, _problem(409, "conflict", "Somebody else saved the same at the same moment. Try again."))
+
+    def on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+        error_id = secrets.token_hex(6)
+        _log.error("unhandled error", error_id=error_id, path=request.url.path, exc_info=error)
+        detail = f"Something broke. The log has it as error {error_id}."
+        return answer(request, _problem(500, "internal", detail) | {"error_id": error_id}, error_id)
+
+    return {
+        Refusal: on_refusal,
+        ValidationException: on_validation,
+        IntegrityError: on_conflict,
+        HTTPException: on_http,
+        Exception: on_bug,
+    }
+
+
+def problem_of(error: Refusal) -> dict[str, Any]:
+    """A refusal as problem details."""
+    details = {key: value for key, value in error.details.items() if key not in {"errors", "title", "status"}}
+    errors = [{"field": "", "reason": error.text}]
+    if isinstance(error, Invalid):
+        errors = [{"field": each.field, "reason": each.reason, "code": each.code} for each in error.errors]
+    elif "field" in details:
+        errors = [{"field": details["field"], "reason": error.text, "code": error.code}]
+    return details | _problem(error.status, error.code, error.text, errors)
+
+
+def problem_of_validation(error: ValidationException) -> dict[str, Any]:
+    """What Litestar found wrong with parameters or body, as fields and reasons."""
+    errors = [_field_error(each) for each in error.extra or [{"message": error.detail}] if isinstance(each, dict)]
+    return _problem(422, "invalid", errors[0]["reason"] if errors else error.detail, errors)
+
+
+def _field_error(extra: dict[str, Any]) -> dict[str, str]:
+    message = str(extra.get("message", ""))
+    unknown = re.search(r"unknown field `([^`]+)`", message)
+    missing = re.search(r"missing required field `([^`]+)`", message)
+    path = str(extra.get("key", "")).removeprefix("data").lstrip(".")
+    field = ".".join(part for part in (path, (unknown or missing or [None, ""])[1]) if part)
+    if unknown:
+        return {"field": field, "reason": "There is no such field.", "code": "unknown_field"}
+    if missing:
+        return {"field": field, "reason": "This field is required.", "code": "required"}
+    return {"field": field, "reason": message.partition(" - at ")[0], "code": "invalid"}
+
+
+def _problem(status: int, code: str, detail: str, errors: list[dict[str, str]] | None = None) -> dict[str, Any]:
+    title = http.HTTPStatus(status).phrase
+    return {
+        "type": "about:blank", "title": title, "status": status, "code": code, "detail": detail,
+        "errors": errors or [],
+    }  # fmt: skip
+
+
+def _word_of(status: int) -> str:
+    return {
+        401: "not_signed_in",
+        403: Forbidden.code,
+        404: "not_found",
+        405: "method_not_allowed",
+        413: "too_large",
+    }.get(status, "refused")
+
+
+def edge_middleware(prefix: str) -> Callable[[ASGIApp], ASGIApp]:
+    """Security headers, a time limit and one access line without secrets, around everything."""
+
+    def wrap(app: ASGIApp) -> ASGIApp:
+        async def edge(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            started_s, status = time.perf_counter(), 0
+
+            async def send_with_headers(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                    present = {name.lower() for name, _ in message["headers"]}
+                    extra = [
+                        (name.encode(), value.encode())
+                        for name, value in SECURITY_HEADERS.items()
+                        if name.encode() not in present
+                    ]
+                    message["headers"] = [*message["headers"], *extra]
+                await send(message)
+
+            path = scope["path"].removeprefix(prefix)
+            try:
+                async with asyncio.timeout(None if path in ENDLESS else REQUEST_TIMEOUT_S):
+                    await app(scope, receive, send_with_headers)
+            except TimeoutError:
+                if not status:
+                    await _send_timeout(send_with_headers)
+            finally:
+                _log_access(scope, path, status, time.perf_counter() - started_s)
+
+        return edge
+
+    return wrap
+
+
+async def _send_timeout(send: Callable[[Message], Any]) -> None:
+    body = b'{"type":"about:blank","title":"Gateway Timeout","status":504,"code":"too_slow","detail":"This took too long."}'
+    headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 504, "headers": headers})  # type: ignore[typeddict-item]
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _log_access(scope: Scope, path: str, status: int, took_s: float) -> None:
+    client = scope.get("client")
+    shown = "/sub/…" if path.startswith("/sub/") else path
+    _log.info(
+        "request", method=scope["method"], path=shown, status=status, took_ms=round(took_s * 1000, 1),
+        address=client[0] if client else "",
+    )  # fmt: skip
+
+
+__all__ = ["MediaType", "edge_middleware", "exception_handlers", "provide_actor", "provide_context"]

@@ -1,0 +1,195 @@
+"""Identities: enrollment tokens, enrollment, renewal, revocation."""
+
+import asyncio
+import base64
+import hashlib
+import secrets
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from xfleet_contracts.enrollment import EnrollAnswer, EnrollmentToken, EnrollRequest, SignedManifest
+from xfleet_contracts.errors import Refusal
+from xfleet_controller.audit.store import note
+from xfleet_controller.auth.rights import SYSTEM, Actor, authorize
+from xfleet_controller.db import Database
+from xfleet_controller.fleet import models, store
+from xfleet_controller.fleet.models import Certificate, Revocation
+from xfleet_controller.outbox import note_event
+from xfleet_controller.servers.models import Server
+from xfleet_controller.vault import Vault
+from xfleet_nats.fleet import AGENT_LIFETIME, FleetIssuer
+from xfleet_nats.system import Push, push_account
+from xfleet_runtime.broker import BrokerLink
+from xfleet_runtime.clock import Clock
+from xfleet_runtime.keys import x509
+from xfleet_runtime.keys.nkeys import BadKeyError
+from xfleet_runtime.log import get_logger
+
+_log = get_logger(__name__)
+TOKEN_LIFETIME = timedelta(minutes=15)
+ACCOUNT_SETTING = "account_serial"
+
+
+class TokenRefused(Refusal):
+    """An enrollment token that is unknown, expired, or used by somebody else."""
+
+    code = "token_refused"
+    status = 403
+    message = "This enrollment token is not valid (any more). Make a new one in the panel."
+
+
+class NothingEnrolled(Refusal):
+    """A call from a server that no longer exists."""
+
+    code = "server_unknown"
+    status = 404
+    message = "This server is not part of the fleet (any more)."
+
+
+class KeyRefused(Refusal):
+    """A certificate request that cannot be read."""
+
+    code = "key_unusable"
+    status = 422
+    message = "The certificate request cannot be used."
+
+
+class Fleet:
+    """Keys in use, the manifest, and the lock around account tokens."""
+
+    def __init__(
+        self, issuer: FleetIssuer, manifest: SignedManifest, broker_urls: tuple[str, ...], vault: Vault, clock: Clock
+    ) -> None:
+        self.issuer = issuer
+        self.manifest = manifest
+        self.broker_urls = broker_urls
+        self.vault = vault
+        self.clock = clock
+        self._pushing = asyncio.Lock()
+
+    async def push_revocations(self, database: Database, link: BrokerLink) -> Push:
+        """Builds the account token from the table and hands it to every node. Raises `BrokerOutage`."""
+        async with self._pushing:
+            now = self.clock.now()
+            async with database.write() as session:
+                revoked = await store.list_revocations(session, now)
+                serial = int(await store.find_setting(session, ACCOUNT_SETTING) or 0) + 1
+                await store.set_setting(session, ACCOUNT_SETTING, serial, now)
+            push = await push_account(link, self.issuer, revoked, serial=serial, clock=self.clock)
+            if push.state.serial > serial:
+                async with database.write() as session:
+                    await store.set_setting(session, ACCOUNT_SETTING, push.state.serial, now)
+            _log.info("account token pushed", nodes=push.nodes, revoked=len(revoked), refused=push.refused)
+            return push
+
+
+async def make_token(
+    session: AsyncSession, fleet: Fleet, actor: Actor, server: Server, *, lifetime: timedelta = TOKEN_LIFETIME
+) -> str:
+    """The line that enrolls an agent as this server, once."""
+    authorize(actor, "servers.write", server)
+    now, token_id = fleet.clock.now(), secrets.token_hex(8)
+    credentials = fleet.issuer.bus_credentials("enroll", token_id, fleet.broker_urls, expires_at=now + lifetime)
+    token = EnrollmentToken(
+        token_id=token_id,
+        broker_urls=fleet.broker_urls,
+        tls_name=credentials.tls_name,
+        ca_pem=credentials.ca_pem,
+        root_public_key=fleet.issuer.keys.root_public,
+        jwt=credentials.jwt,
+        seed=credentials.seed,
+        cert_pem=credentials.cert_pem,
+        key_pem=credentials.key_pem,
+    )
+    session.add(
+        models.EnrollmentToken(token_id=token_id, server_id=server.id, created_at=now, expires_at=now + lifetime)
+    )
+    note(session, actor, "make_enrollment_token", "server", str(server.id), now, name=server.name)
+    return base64.urlsafe_b64encode(msgspec.json.encode(token)).decode().rstrip("=")
+
+
+async def enroll(database: Database, fleet: Fleet, token_id: str, request: EnrollRequest) -> tuple[EnrollAnswer, bool]:
+    """The identity for a token, and whether older identities of the server were revoked by it.
+
+    The same token with the same keys gets the same answer; with other keys it raises `TokenRefused` and alarms.
+    """
+    key_sha256, now = _fingerprint(request), fleet.clock.now()
+    async with database.write() as session:
+        if await store.claim_token(session, token_id, request.nkey, key_sha256, now):
+            row = await session.get_one(models.EnrollmentToken, token_id, populate_existing=True)
+            server = await session.get_one(Server, row.server_id)
+            revoked = await revoke_identities(session, server, "enrolled anew", now)
+            answer = _issue(session, fleet, server, request, now)
+            row.answer_sealed = fleet.vault.seal(f"enroll:{token_id}", msgspec.json.encode(answer))
+            note(session, SYSTEM, "enroll", "server", str(server.id), now, name=server.name, after=request)
+            note_event(session, "server_enrolled", now, server=server.slug, subject=server.name)
+            return answer, bool(revoked)
+        row = await session.get(models.EnrollmentToken, token_id)
+        if row is None or row.used_at is None:
+            raise TokenRefused
+        same = row.used_nkey == request.nkey and row.used_key_sha256 == key_sha256
+        if same and row.answer_sealed is not None:
+            return fleet.vault.open_value(f"enroll:{token_id}", row.answer_sealed, EnrollAnswer), False
+        server = await session.get_one(Server, row.server_id)
+        note(session, SYSTEM, "enroll_refused", "server", str(server.id), now, name=server.name, after=request)
+        note_event(session, "enrollment_alarm", now, server=server.slug, details={"hostname": request.hostname})
+    raise TokenRefused
+
+
+async def renew(database: Database, fleet: Fleet, sid: str, request: EnrollRequest) -> EnrollAnswer:
+    """A further identity for a server that is known; the one it has stays good until it expires."""
+    _fingerprint(request)
+    async with database.write() as session:
+        server = await session.scalar(select(Server).where(Server.slug == sid))
+        if server is None:
+            raise NothingEnrolled
+        answer = _issue(session, fleet, server, request, fleet.clock.now())
+        note(session, SYSTEM, "renew_identity", "server", str(server.id), fleet.clock.now(), name=server.name)
+        return answer
+
+
+async def revoke_identities(session: AsyncSession, server: Server, reason: str, now: datetime) -> Sequence[Certificate]:
+    """Revokes every unexpired key the server ever had; push the account token after the commit."""
+    live = await store.list_live_certificates(session, server.id, now)
+    for certificate in live:
+        certificate.revoked_at = now
+        if await session.get(Revocation, certificate.nkey) is None:
+            session.add(
+                Revocation(
+                    nkey=certificate.nkey,
+                    server_id=server.id,
+                    reason=reason,
+                    revoked_at=now,
+                    expires_at=now + AGENT_LIFETIME,
+                )
+            )
+            await session.flush()
+    return live
+
+
+def _issue(session: AsyncSession, fleet: Fleet, server: Server, request: EnrollRequest, now: datetime) -> EnrollAnswer:
+    jwt, cert_pem = fleet.issuer.issue_agent(server.slug, request.nkey, request.csr_pem)
+    session.add(
+        Certificate(
+            server_id=server.id,
+            common_name=server.slug,
+            serial_number=x509.fingerprint(cert_pem)[:64],
+            nkey=request.nkey,
+            pem_certificate=cert_pem,
+            issued_at=now,
+            expires_at=x509.expires_at(cert_pem),
+        )
+    )
+    return EnrollAnswer(sid=server.slug, jwt=jwt, cert_pem=cert_pem, manifest=fleet.manifest)
+
+
+def _fingerprint(request: EnrollRequest) -> str:
+    try:
+        x509.public_key_of(request.csr_pem)
+    except BadKeyError as error:
+        raise KeyRefused(f"The certificate request cannot be used: {error}.", field="csr_pem") from error
+    return hashlib.sha256(f"{request.nkey}\0{request.csr_pem}".encode()).hexdigest()

@@ -1,0 +1,65 @@
+"""SQL of settings, fleet secrets, identities and revocations."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from xfleet_controller.fleet.models import Certificate, EnrollmentToken, FleetSecret, Revocation, Setting
+from xfleet_controller.sql import insert_into
+
+
+async def find_setting(session: AsyncSession, key: str) -> Any:
+    """The value of a setting; None when it was never set."""
+    return await session.scalar(select(Setting.value).where(Setting.key == key))
+
+
+async def set_setting(session: AsyncSession, key: str, value: Any, now: datetime) -> None:
+    """Writes a setting."""
+    statement = insert_into(session, Setting).values(key=key, value=value, updated_at=now)
+    await session.execute(
+        statement.on_conflict_do_update(index_elements=["key"], set_={"value": value, "updated_at": now})
+    )
+
+
+async def find_secret(session: AsyncSession, name: str) -> bytes | None:
+    """A sealed secret."""
+    return await session.scalar(select(FleetSecret.sealed).where(FleetSecret.name == name))
+
+
+async def claim_token(session: AsyncSession, token_id: str, nkey: str, key_sha256: str, now: datetime) -> bool:
+    """Uses the token up for these keys; False when it is unknown, used or expired."""
+    done = await session.execute(
+        update(EnrollmentToken)
+        .where(
+            EnrollmentToken.token_id == token_id, EnrollmentToken.used_at.is_(None), EnrollmentToken.expires_at > now
+        )
+        .values(used_at=now, used_nkey=nkey, used_key_sha256=key_sha256)
+    )
+    return bool(done.rowcount)  # type: ignore[attr-defined]
+
+
+async def list_live_certificates(session: AsyncSession, server_id: int, now: datetime) -> Sequence[Certificate]:
+    """Identities of a server that would still be accepted."""
+    query = select(Certificate).where(
+        Certificate.server_id == server_id, Certificate.revoked_at.is_(None), Certificate.expires_at > now
+    )
+    return (await session.scalars(query)).all()
+
+
+async def list_revocations(session: AsyncSession, now: datetime) -> dict[str, int]:
+    """Revoked nkeys whose tokens have not expired by themselves, with the Unix second up to which they are dead."""
+    rows = await session.execute(
+        select(Revocation.nkey, Revocation.revoked_at).where(
+            or_(Revocation.expires_at.is_(None), Revocation.expires_at > now)
+        )
+    )
+    return {nkey: int(revoked_at.timestamp()) + 1 for nkey, revoked_at in rows}
+
+
+async def forget_the_old(session: AsyncSession, now: datetime, before: datetime) -> None:
+    """Drops revocations whose tokens are dead anyway, and enrollment tokens long past."""
+    await session.execute(delete(Revocation).where(Revocation.expires_at < now))
+    await session.execute(delete(EnrollmentToken).where(EnrollmentToken.expires_at < before))

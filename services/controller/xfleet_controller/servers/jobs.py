@@ -1,0 +1,71 @@
+"""Jobs around servers: presence to the database, old states away, transitions told."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from xfleet_controller.context import Context
+from xfleet_controller.outbox import note_event
+from xfleet_controller.servers import difference, service, store
+from xfleet_controller.servers.presence import OFFLINE, ONLINE, PENDING, Seen
+from xfleet_controller.sql import batches
+from xfleet_runtime.log import get_logger
+
+_log = get_logger(__name__)
+FLUSH_S = 3.0
+TOLD = {ONLINE: "server_online", OFFLINE: "server_offline"}
+"""Events of the transitions that are told."""
+
+
+async def flush_presence(context: Context) -> None:
+    """Writes what beats told since the last time, and every change of status with its event."""
+    known = await service.refresh_known(context)
+    unsaved = {known[sid][0]: seen for sid, seen in context.presence.take_unsaved().items() if sid in known}
+    moved = [
+        (sid, server_id, stored, status)
+        for sid, (server_id, stored) in known.items()
+        if (status := context.presence.status(sid, stored)) != stored
+    ]
+    if unsaved:
+        async with context.database.write() as session:
+            for part in batches(sorted(unsaved)):
+                await store.update_presence(
+                    session, [_server_values(server_id, unsaved[server_id]) for server_id in part]
+                )
+                await store.update_points(session, [_point_values(server_id, unsaved[server_id]) for server_id in part])
+    for sid, server_id, stored, status in moved:
+        async with context.database.write() as session:
+            if await store.move_status(session, server_id, status) and status in TOLD:
+                details = {"first": True} if stored == PENDING else {}
+                note_event(session, TOLD[status], context.clock.now(), server=sid, details=details)
+        _log.info("server status changed", sid=sid, before=stored, after=status)
+        context.presence.touch(sid)
+
+
+async def forget_the_old(context: Context) -> None:
+    """Drops snapshot chunks and points nobody needs any more."""
+    async with context.database.write() as session:
+        await difference.forget_the_old(session, context.clock.now())
+
+
+def _server_values(server_id: int, seen: Seen) -> dict[str, Any]:
+    beat, host = seen.beat, seen.beat.host
+    return {
+        "id": server_id,
+        "last_seen_at": datetime.fromtimestamp(seen.received_at_ms / 1000, UTC),
+        "instance": beat.instance[:64],
+        "agent_version": beat.agent_version[:50],
+        "xray_version": beat.xray.version[:50],
+        "last_error": beat.xray.last_error[:1000],
+        "os_info": {"os": host.os, "kernel": host.kernel, "arch": host.arch, "hostname": host.hostname},
+        "reported_address": host.default_address[:64],
+    }
+
+
+def _point_values(server_id: int, seen: Seen) -> dict[str, Any]:
+    beat = seen.beat
+    return {
+        "server_id": server_id,
+        "wanted_revision": beat.wanted_revision,
+        "wanted_digest": beat.wanted_digest[:64],
+        "applied_revision": beat.applied_revision,
+    }

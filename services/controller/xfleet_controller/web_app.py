@@ -1,0 +1,72 @@
+"""The HTTP application: all doors, one place for errors, headers and OpenAPI."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.logging.config import LoggingConfig
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.types import ControllerRouterHandler
+
+from xfleet_controller import edge
+from xfleet_controller.api import BASE
+from xfleet_controller.auth.api import AccountApi, SessionApi
+from xfleet_controller.bot.api import BotApi
+from xfleet_controller.clients.api import ClientApi
+from xfleet_controller.context import Context
+from xfleet_controller.edge import HtmlError
+from xfleet_controller.inbounds.api import InboundApi
+from xfleet_controller.operations import OperationsDoor
+from xfleet_controller.servers.api import ServerApi
+from xfleet_controller.subscriptions.api import SubscriptionDoor
+from xfleet_controller.tasks.api import TaskApi
+from xfleet_controller.traffic.api import ClientTrafficApi, TrafficApi
+
+
+def create_web_app(
+    context: Context,
+    *,
+    pages: Sequence[ControllerRouterHandler] = (),
+    html_error: HtmlError | None = None,
+    state: dict[str, Any] | None = None,
+) -> Litestar:
+    """The application below the configured base path; `pages` are the panel's doors."""
+    api = Router(
+        path=BASE,
+        route_handlers=[
+            SessionApi, AccountApi, ServerApi, InboundApi, ClientApi, ClientTrafficApi, TaskApi, TrafficApi, BotApi,
+        ],
+    )  # fmt: skip
+    prefix = context.settings.prefix
+    return Litestar(
+        route_handlers=[api, SubscriptionDoor, OperationsDoor, *pages],
+        path=prefix or "/",
+        dependencies={
+            "context": Provide(edge.provide_context, sync_to_thread=False),
+            "actor": Provide(edge.provide_actor),
+        },
+        exception_handlers=edge.exception_handlers(html_error),
+        middleware=[edge.edge_middleware(prefix)],
+        request_max_body_size=edge.MAX_BODY_BYTES,
+        openapi_config=_openapi(),
+        logging_config=LoggingConfig(configure_root_logger=False, log_exceptions="never"),
+        state=State({"context": context} | (state or {})),
+        debug=False,
+    )
+
+
+def _openapi() -> OpenAPIConfig:
+    bearer = SecurityScheme(type="http", scheme="bearer", description="The token of `POST /api/v1/session`.")
+    return OpenAPIConfig(
+        title="xfleet",
+        version="1",
+        description="Every action of the panel as JSON. Errors are problem details with a stable word `code`.",
+        path=BASE,
+        render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+        components=Components(security_schemes={"bearer": bearer}),
+        security=[{"bearer": []}],
+    )
