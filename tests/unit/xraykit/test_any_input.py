@@ -79,7 +79,7 @@ def test_any_state_is_judged_and_rendered(
     clients: list[ClientBody],
     outbound: OutboundBody,
     rules: list[RuleBody],
-    xray_settings: Any,
+    xray_settings: SettingsBody,
 ) -> None:
     state = State(
         inbounds={each.ref: each for each in inbounds},
