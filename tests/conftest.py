@@ -3,6 +3,7 @@
 import os
 
 import pytest
+
 from xfleet_runtime.settings import PREFIX
 
 

@@ -1,14 +1,16 @@
 """A real broker with a fleet of its own, for tests: start it, take credentials of any role, be an agent."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from nats.aio.client import Client
+
 from xfleet_contracts.enrollment import AgentIdentity, Manifest
 from xfleet_nats.fleet import FIRST_CONTROLLER, FleetIssuer, FleetKeys, FleetRoot, create_fleet
 from xfleet_nats.jetstream import ensure_streams
@@ -20,9 +22,12 @@ from xfleet_runtime.keys import signing, x509
 from xfleet_runtime.keys.nkeys import KeyPair, Kind
 
 WAIT_S = 10.0
+T = TypeVar("T")
 
 
-async def eventually(condition: Callable[[], Any], *, within_s: float = WAIT_S, every_s: float = 0.02) -> Any:
+async def eventually(
+    condition: Callable[[], T | Awaitable[T]], *, within_s: float = WAIT_S, every_s: float = 0.02
+) -> T:
     """Waits until the condition, plain or async, holds and returns its value; fails after `within_s`."""
     try:
         async with asyncio.timeout(within_s):
@@ -35,6 +40,18 @@ async def eventually(condition: Callable[[], Any], *, within_s: float = WAIT_S, 
                 await asyncio.sleep(every_s)
     except TimeoutError:
         raise AssertionError(f"not within {within_s:g} s: {condition}") from None
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on, for what cannot choose its own."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
 
 
 @dataclass
@@ -95,7 +112,9 @@ class FleetBroker:
 
 
 @asynccontextmanager
-async def running_broker(directory: Path, *, fleet_id: str = "test", streams: bool = False) -> AsyncIterator[FleetBroker]:
+async def running_broker(
+    directory: Path, *, fleet_id: str = "test", streams: bool = False
+) -> AsyncIterator[FleetBroker]:
     """A broker with the shipped configuration on a free port; with `streams`, those of the contracts exist."""
     root, keys = create_fleet(fleet_id)
     issuer = FleetIssuer(keys)
@@ -136,7 +155,7 @@ class Attacker:
         if self.client.is_connected:
             await self.client.flush()
 
-    async def may_publish(self, subject: str, payload: bytes = b"", **more: Any) -> bool:
+    async def may_publish(self, subject: str, payload: bytes = b"", **more: object) -> bool:
         return "permissions violation" not in await self.said_to(self.client.publish(subject, payload, **more))
 
     async def may_subscribe(self, subject: str, queue: str = "") -> bool:
@@ -144,7 +163,7 @@ class Attacker:
 
 
 @asynccontextmanager
-async def attacker(credentials: Credentials, **overrides: Any) -> AsyncIterator[Attacker]:
+async def attacker(credentials: Credentials, **overrides: object) -> AsyncIterator[Attacker]:
     """A bare nats-py client with these credentials, never reconnecting; raises what connecting raises."""
     client = Client()
     self = Attacker(client)

@@ -39,7 +39,7 @@ class FakeTelegram:
                 "text": text,
             }
             if text.startswith("/"):
-                message["entities"] = [{"type": "bot_command", "offset": 0, "length": len(text.split()[0])}]
+                message["entities"] = [{"type": "bot_command", "offset": 0, "length": len(text.split(maxsplit=1)[0])}]
             self._updates.append({"update_id": at, "message": message})
             self._news.notify_all()
 

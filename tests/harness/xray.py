@@ -1,13 +1,14 @@
 """Real Xray on loopback for tests: servers from desired state, clients from share links, sinks that count bytes."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import json
 import socket
 import ssl
 import struct
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,8 +64,7 @@ class Sink:
         self._server.close()
         for writer in list(self._writers):
             writer.transport.abort()
-        while self._writers:
-            await asyncio.sleep(0.01)
+        await asyncio.gather(*(writer.wait_closed() for writer in list(self._writers)), return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -79,8 +79,8 @@ class Sink:
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
+            await _close(writer)
             self._writers.discard(writer)
-            writer.close()
 
     async def _receive(self, reader: asyncio.StreamReader, count: int) -> None:
         while count and (data := await reader.read(min(count, _CHUNK_BYTES))):
@@ -194,19 +194,22 @@ class Stream:
 
     async def close(self) -> None:
         """Ends the stream."""
-        self.writer.close()
-        await asyncio.wait({asyncio.ensure_future(self.writer.wait_closed())}, timeout=2)
+        await _close(self.writer)
 
 
 async def open_stream(client: XrayClient, port: int, *, host: str = "127.0.0.1", timeout_s: float = 10.0) -> Stream:
     """A stream through the client's SOCKS5 to this address."""
-    async with asyncio.timeout(timeout_s):
-        reader, writer = await asyncio.open_connection("127.0.0.1", client.socks_port)
-        writer.write(b"\x05\x01\x00")
-        assert await reader.readexactly(2) == b"\x05\x00"
-        writer.write(b"\x05\x01\x00\x01" + socket.inet_aton(host) + port.to_bytes(2, "big"))
-        answer = await reader.readexactly(10)
-        assert answer[1] == 0, f"SOCKS5 answered {answer[1]}"
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.socks_port)
+    try:
+        async with asyncio.timeout(timeout_s):
+            writer.write(b"\x05\x01\x00")
+            assert await reader.readexactly(2) == b"\x05\x00"
+            writer.write(b"\x05\x01\x00\x01" + socket.inet_aton(host) + port.to_bytes(2, "big"))
+            answer = await reader.readexactly(10)
+            assert answer[1] == 0, f"SOCKS5 answered {answer[1]}"
+    except BaseException:
+        await _close(writer)
+        raise
     return Stream(reader, writer)
 
 
@@ -214,27 +217,23 @@ async def transfer(
     client: XrayClient, sink: Sink, up_bytes: int = UP_BYTES, down_bytes: int = DOWN_BYTES, *, timeout_s: float = 30.0
 ) -> tuple[int, int]:
     """Moves so much payload through the client; returns what was sent (with the header) and what came back."""
-    async with asyncio.timeout(timeout_s):
-        stream = await open_stream(client, sink.port)
-        stream.writer.write(HEADER.pack(up_bytes, down_bytes))
-
-        async def upload() -> None:
-            left = up_bytes
-            while left:
-                size = min(left, _CHUNK_BYTES)
-                await stream.send(bytes(size))
-                left -= size
-
-        async def download() -> int:
-            got = 0
-            while got < down_bytes and (data := await stream.reader.read(_CHUNK_BYTES)):
-                got += len(data)
-            return got
-
-        _, got = await asyncio.gather(upload(), download())
-        await stream.reader.read()
+    stream = await open_stream(client, sink.port, timeout_s=timeout_s)
+    try:
+        async with asyncio.timeout(timeout_s):
+            stream.writer.write(HEADER.pack(up_bytes, down_bytes))
+            _, got = await asyncio.gather(_upload(stream, up_bytes), _download(stream, down_bytes))
+            stream.writer.write_eof()
+            await stream.reader.read()
+    finally:
         await stream.close()
     return HEADER.size + up_bytes, got
+
+
+async def until(condition: Callable[[], Awaitable[object]], *, timeout_s: float = 5.0) -> None:
+    """Waits until the condition holds."""
+    async with asyncio.timeout(timeout_s):
+        while not await condition():  # noqa: ASYNC110  the world outside has no event
+            await asyncio.sleep(0.02)
 
 
 async def passes(client: XrayClient, sink: Sink, *, timeout_s: float = 3.0) -> bool:
@@ -289,6 +288,26 @@ def _inbound(ref: int, port: int | None, stream: dict[str, Any]) -> InboundBody:
     )
 
 
+async def _upload(stream: Stream, count: int) -> None:
+    while count:
+        size = min(count, _CHUNK_BYTES)
+        await stream.send(bytes(size))
+        count -= size
+
+
+async def _download(stream: Stream, count: int) -> int:
+    got = 0
+    while got < count and (data := await stream.reader.read(_CHUNK_BYTES)):
+        got += len(data)
+    return got
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
 async def _until_listening(port: int, *, timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
         while True:
@@ -297,7 +316,7 @@ async def _until_listening(port: int, *, timeout_s: float = 10.0) -> None:
             except OSError:
                 await asyncio.sleep(0.01)
                 continue
-            writer.close()
+            await _close(writer)
             return
 
 

@@ -5,7 +5,7 @@ the union of all it knows and all that the nodes hold, with a serial and an issu
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -13,6 +13,11 @@ from xfleet_nats.roles import ROLES
 from xfleet_runtime.keys import jwt
 from xfleet_runtime.keys.jwt import Scope
 from xfleet_runtime.keys.nkeys import KeyPair
+
+LONGEST_LIFETIME = timedelta(days=366)
+"""No user token lives longer, so that a revocation need not be kept for ever."""
+PRUNE_AFTER = LONGEST_LIFETIME + timedelta(days=30)
+"""The rest is for clocks that disagree."""
 
 
 class AccountState(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,9 +33,7 @@ class AccountState(msgspec.Struct, frozen=True, kw_only=True):
 def read_account(token: str) -> AccountState:
     """What an account token in a broker's hands says. Raises `BadJwtError` for anything else."""
     claims = jwt.decode(token)
-    return AccountState(
-        serial=jwt.serial_of(claims), issued_at=claims.iat, revocations=jwt.revocations_of(claims)
-    )
+    return AccountState(serial=jwt.serial_of(claims), issued_at=claims.iat, revocations=jwt.revocations_of(claims))
 
 
 def union_of_revocations(*known: Mapping[str, int]) -> dict[str, int]:
@@ -42,21 +45,21 @@ def union_of_revocations(*known: Mapping[str, int]) -> dict[str, int]:
     return union
 
 
-def plan_account(
-    meant: Mapping[str, int], held: Iterable[AccountState], *, serial: int, now: datetime
-) -> AccountState:
+def plan_account(meant: Mapping[str, int], held: Iterable[AccountState], *, serial: int, now: datetime) -> AccountState:
     """The next state of an account: `meant` and all that nodes hold, above `serial` and above every node's issue time.
 
-    `meant` is the revocations table; pruning is done there, once the revoked token has itself expired, and a key still
-    on a node comes back by this union only until the nodes hold the pruned table's successor.
+    `meant` is the revocations table. What was revoked longer ago than a token can live is left out: every token it
+    could still be about has expired.
     """
+    forgotten = int((now - PRUNE_AFTER).timestamp())
     states = tuple(held)
     highest_serial = max((state.serial for state in states), default=0)
+    revocations = union_of_revocations(meant, *(state.revocations for state in states))
     latest_issue = max((state.issued_at for state in states), default=0)
     return AccountState(
         serial=max(serial, highest_serial) + 1,
         issued_at=max(int(now.timestamp()), latest_issue + 1),
-        revocations=union_of_revocations(meant, *(state.revocations for state in states)),
+        revocations={public: moment for public, moment in revocations.items() if moment > forgotten},
     )
 
 

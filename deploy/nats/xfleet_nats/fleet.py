@@ -10,7 +10,7 @@ import msgspec
 
 from xfleet_contracts.errors import Refusal
 from xfleet_contracts.message import Secret, SecretBytes
-from xfleet_nats.accounts import AccountState, scopes_of
+from xfleet_nats.accounts import LONGEST_LIFETIME, AccountState, scopes_of
 from xfleet_nats.roles import FLEET, NAME, ROLES, SYSTEM, Role
 from xfleet_runtime.broker.credentials import Credentials
 from xfleet_runtime.clock import Clock, SystemClock
@@ -95,6 +95,27 @@ class FleetKeys(msgspec.Struct, frozen=True, kw_only=True):
         return f"FleetKeys({self.fleet_id})"
 
 
+def with_all_roles(keys: FleetKeys) -> FleetKeys:
+    """The keys with a seed for every role there is now: what a fleet made by an older release needs.
+
+    The account's token must be pushed afterwards. A new role in the SYS account would need the operator as well.
+    """
+    missing = {
+        name: KeyPair.generate(Kind.ACCOUNT).seed
+        for name, role in ROLES.items()
+        if name not in keys.role_seeds and role.account == FLEET
+    }
+    return msgspec.structs.replace(keys, role_seeds={**keys.role_seeds, **missing}) if missing else keys
+
+
+def with_command_key(keys: FleetKeys, controller: str) -> FleetKeys:
+    """The keys with a command key for that controller; the next manifest must name it."""
+    if controller in keys.command_seeds:
+        return keys
+    seeds = {**keys.command_seeds, controller: SigningKey.generate().seed}
+    return msgspec.structs.replace(keys, command_seeds=seeds)
+
+
 def create_fleet(fleet_id: str, *, clock: Clock | None = None) -> tuple[FleetRoot, FleetKeys]:
     """New keys for a new fleet; its id must be usable in a host name."""
     if not NAME.fullmatch(fleet_id) or "_" in fleet_id:
@@ -155,8 +176,11 @@ class FleetIssuer:
         self._clock = clock or SystemClock()
 
     def issue_user_jwt(self, role: str, name: str, public_nkey: str, expires_at: datetime) -> str:
-        """A JWT for that key as `name` in `role`. Raises `NameUnusable` or `KeyUnusable`."""
-        known = _known(role, name)
+        """A JWT for that key as `name` in `role`, for `LONGEST_LIFETIME` at most.
+
+        Raises `NameUnusable` or `KeyUnusable`.
+        """
+        known, now = _known(role, name), self._clock.now()
         try:
             require_public(public_nkey, Kind.USER)
         except BadKeyError as error:
@@ -166,8 +190,8 @@ class FleetIssuer:
             account=self.keys.system_account if known.account == SYSTEM else self.keys.fleet_account,
             name=name,
             public=public_nkey,
-            issued_at=int(self._clock.now().timestamp()),
-            expires_at=int(expires_at.timestamp()),
+            issued_at=int(now.timestamp()),
+            expires_at=int(min(expires_at, now + LONGEST_LIFETIME).timestamp()),
         )
 
     def issue_client_certificate(self, public_key_or_csr: str, name: str, expires_at: datetime) -> str:
@@ -216,18 +240,20 @@ class FleetIssuer:
 
     def issue_broker_certificate(self) -> Leaf:
         """A broker's certificate: serverAuth only, under the fleet's fixed name."""
-        names = (self.keys.tls_name,)
         return x509.issue_leaf(
             self.keys.intermediate,
             self.keys.tls_name,
             Purpose.SERVER,
             now=self._clock.now(),
             lifetime=BROKER_LIFETIME,
-            dns_names=names,
+            dns_names=(self.keys.tls_name,),
         )
 
-    def issue_route_certificate(self, node: str) -> Leaf:
-        """A broker node's certificate for routes to its peers, from the authority that signs nothing else."""
+    def issue_route_certificate(self, node: str, addresses: tuple[str, ...]) -> Leaf:
+        """A broker node's certificate for routes to its peers, from the authority that signs nothing else.
+
+        `addresses` are the IP addresses its peers reach it by: nats-server checks them, and knows no fixed name here.
+        """
         if not NAME.fullmatch(node):
             raise NameUnusable(name=node)
         return x509.issue_leaf(
@@ -236,7 +262,8 @@ class FleetIssuer:
             Purpose.ROUTE,
             now=self._clock.now(),
             lifetime=_AUTHORITY_LIFETIME - timedelta(days=1),
-            dns_names=(f"{node}.{self.keys.tls_name}", self.keys.tls_name),
+            dns_names=(f"{node}.{self.keys.tls_name}",),
+            addresses=addresses,
         )
 
     def account_jwt(self, state: AccountState | None = None) -> str:

@@ -1,5 +1,8 @@
 """Streams and consumers of `xfleet_contracts.streams`, brought to the broker by a connection of role `ctl`."""
 
+# pyright: reportUnknownMemberType=false
+# nats-py leaves some of its own parameters untyped.
+
 from datetime import UTC, datetime
 
 from nats.js import JetStreamContext

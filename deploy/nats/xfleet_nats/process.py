@@ -41,6 +41,8 @@ class BrokerProcess:
         self.port = settings.port
         """The port it accepts on, known after `start`."""
         self.monitor_port = settings.monitor_port
+        self.cluster_port = settings.cluster.port if settings.cluster else 0
+        self.websocket_port = settings.websocket.port if settings.websocket else 0
         self._child: asyncio.subprocess.Process | None = None
 
     @property
@@ -145,6 +147,10 @@ class BrokerProcess:
     def _read_ports(self, ports: dict[str, list[str]]) -> None:
         self.port = _port_of(ports["nats"])
         self.monitor_port = _port_of(ports["monitoring"])
+        if "cluster" in ports:
+            self.cluster_port = _port_of(ports["cluster"])
+        if "websocket" in ports:
+            self.websocket_port = _port_of(ports["websocket"])
 
     def _reason(self, log_offset: int) -> str:
         lines = _tail(self.settings.log_file, log_offset) + _tail(self.settings.run_directory / "output", 0)
@@ -173,7 +179,7 @@ def find_nats_server() -> Path:
 
 
 async def end_leftover(settings: BrokerSettings) -> bool:
-    """Ends, in order, a broker that an earlier, killed owner left running over this directory; whether there was one."""
+    """Ends in order a broker that a killed owner left running over this directory; whether there was one."""
     process = _find_leftover(settings)
     if process is None:
         return False
@@ -181,7 +187,7 @@ async def end_leftover(settings: BrokerSettings) -> bool:
     try:
         process.terminate()
         async with asyncio.timeout(STOP_TIMEOUT_S):
-            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110  not our child
                 await asyncio.sleep(_POLL_S)
     except TimeoutError:
         process.kill()

@@ -28,11 +28,16 @@ class _Server(msgspec.Struct):
     name: str = ""
 
 
+class _Listed(msgspec.Struct):
+    cid: int
+    ip: str = ""
+    subscriptions: int = 0
+
+
 class _Answer(msgspec.Struct):
     server: _Server = msgspec.field(default_factory=_Server)
     data: dict[str, Any] = {}
     error: dict[str, Any] = {}
-    statsz: dict[str, Any] = {}
 
 
 class Push(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,10 +117,8 @@ async def list_connections(link: BrokerLink, nkey: str, *, nodes: int = 1) -> tu
     query = msgspec.json.encode({"auth": True, "user": nkey})
     found: list[Connection] = []
     for answer in await _ask_all(link, "$SYS.REQ.SERVER.PING.CONNZ", query, count=nodes):
-        found += [
-            Connection(answer.server.id, each["cid"], nkey, each.get("ip", ""), each.get("subscriptions", 0))
-            for each in answer.data.get("connections") or []
-        ]
+        listed = msgspec.convert(answer.data.get("connections") or [], list[_Listed])
+        found += [Connection(answer.server.id, each.cid, nkey, each.ip, each.subscriptions) for each in listed]
     return tuple(found)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from xfleet_contracts.errors import ErrorBody
-from xfleet_contracts.message import Message
+from xfleet_contracts.heartbeat import HostFigures, SpoolState
+from xfleet_contracts.message import ByteCount, Message, Ref
 
 SIGNATURE_HEADER = "Xf-Sig"
 SIGNATURE_CONTEXT = b"xfleet-cmd-v1\0"
@@ -114,3 +115,43 @@ class XrayVersion(Message, frozen=True, kw_only=True):
 
     version: str
     start_id: str = ""
+
+
+class TrafficRead(Message, frozen=True, kw_only=True):
+    """Body of `traffic.read`: a page of the counters, in the order of their clients."""
+
+    offset: int = 0
+    limit: int = 1000
+    clients: tuple[Ref, ...] = ()
+    """Only these; empty: all."""
+
+
+class ClientCounters(Message, frozen=True, kw_only=True):
+    """What one client moved on one inbound since this Xray started; billing goes by the ledger, not by this."""
+
+    client: Ref
+    inbound: Ref
+    up_bytes: ByteCount
+    down_bytes: ByteCount
+
+
+class TrafficReading(Message, frozen=True, kw_only=True):
+    """Answer to `traffic.read`."""
+
+    start_id: str
+    rows: tuple[ClientCounters, ...] = ()
+    total_count: int = 0
+    """Rows there are in all."""
+
+
+class SystemStats(Message, frozen=True, kw_only=True):
+    """Answer to `system.stats`."""
+
+    host: HostFigures
+    spool: SpoolState
+    xray_uptime_s: int = 0
+    xray_memory_bytes: int = 0
+    xray_goroutines_count: int = 0
+    agent_memory_bytes: int = 0
+    commands_refused: dict[str, int] = {}
+    """Refused commands since this agent started, by word."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from xfleet_xraykit.accounts import Account, decode_account
 from xfleet_xraykit.channel import CALL_TIMEOUT_S, ApiChannel
+from xfleet_xraykit.convert import add_rules_request
 from xfleet_xraykit.counters import Counter, parse_counter
 from xfleet_xraykit.errors import AccountMismatch, EmptyOrder, InboundUnknown, XrayDown, XrayHung, XrayRefused
 from xfleet_xraykit.lint import BLOCK_RULE_PREFIX, BLOCK_TAG
@@ -42,7 +43,7 @@ class Converter(Protocol):
         ...
 
     async def rules(self, rules: Sequence[Mapping[str, Any]]) -> list[router_pb2.RoutingRule]:
-        """Routing rules."""
+        """Routing rules, tried out together: an Xray that refuses one has already forgotten the others."""
         ...
 
 
@@ -173,16 +174,16 @@ class XrayApi:
             raise
 
     async def list_inbounds(self) -> list[str]:
-        """The tags of all inbounds."""
+        """The tags of all inbounds, sorted: Xray keeps no order."""
         request = handler_pb2.ListInboundsRequest(isOnlyTags=True)
         got = await self._channel.call(f"{_HANDLER}ListInbounds", request, handler_pb2.ListInboundsResponse)
-        return [each.tag for each in got.inbounds]
+        return sorted(each.tag for each in got.inbounds)
 
     async def list_outbounds(self) -> list[str]:
-        """The tags of all outbounds."""
+        """The tags of all outbounds, sorted: which is the default one cannot be asked."""
         request = handler_pb2.ListOutboundsRequest()
         got = await self._channel.call(f"{_HANDLER}ListOutbounds", request, handler_pb2.ListOutboundsResponse)
-        return [each.tag for each in got.outbounds]
+        return sorted(each.tag for each in got.outbounds)
 
     async def add_inbound(self, config: Mapping[str, Any]) -> None:
         """Opens an inbound given as Xray's JSON, with its users. Raises `ConfigRefused` or `XrayRefused`.
@@ -201,6 +202,7 @@ class XrayApi:
         except XrayRefused:
             await self.remove_inbound(message.tag)
             raise
+        self._config_types[message.tag] = message.proxy_settings.type
 
     async def remove_inbound(self, tag: str) -> None:
         """Closes an inbound's port; streams it already has go on. An absent one is no error."""
@@ -230,7 +232,8 @@ class XrayApi:
     async def set_rules(self, rules: Sequence[Mapping[str, Any]], *, blocked: Iterable[str] | None = None) -> None:
         """Replaces all routing rules in one step; blocks of clients stay in front of them.
 
-        `blocked` None keeps the emails blocked now. Raises `RuleNeedsRestart` before anything is changed.
+        `blocked` None keeps the emails blocked now. Raises `RuleNeedsRestart` or `ConfigRefused` before anything is
+        changed.
         """
         made = await self._convert().rules(rules) if rules else []
         async with self._rules_lock:
@@ -260,20 +263,25 @@ class XrayApi:
         return [RunningRule(each.ruleTag, each.tag) for each in got.rules]
 
     async def block_user(self, email: str) -> None:
-        """Lets no new stream of this client out, not even on a multiplexed connection it still has.
+        """As `block_users`, for one."""
+        await self.block_users((email,))
 
-        The rule comes first among those this object knows (`set_rules`, `add_rule`), otherwise last.
+    async def block_users(self, emails: Iterable[str]) -> None:
+        """Lets no new stream of these clients out, not even on a multiplexed connection they still have.
+
+        The blocks come first among the rules this object knows (`set_rules`, `add_rule`), otherwise last.
         """
-        if not email:
+        wanted = set(emails)
+        if "" in wanted:
             raise EmptyOrder("A block without an email would match nobody.")
         async with self._rules_lock:
-            emails = await self._blocked()
-            if email in emails:
+            blocked = await self._blocked()
+            if wanted <= blocked:
                 return
             if self._rules:
-                await self._replace(self._rules, emails | {email})
+                await self._replace(self._rules, wanted | blocked)
             else:
-                await self._send_rules([_block_rule(email)], append=True)
+                await self._send_rules([_block_rule(each) for each in sorted(wanted - blocked)], append=True)
 
     async def unblock_user(self, email: str) -> None:
         """Undoes `block_user`."""
@@ -332,10 +340,7 @@ class XrayApi:
         self._rules = rules
 
     async def _send_rules(self, rules: Sequence[router_pb2.RoutingRule], *, append: bool) -> None:
-        config = router_pb2.Config(rule=rules)
-        typed = TypedMessage(type="xray.app.router.Config", value=config.SerializeToString())
-        request = routing_pb2.AddRuleRequest(config=typed, shouldAppend=append)
-        await self._channel.call(f"{_ROUTING}AddRule", request, routing_pb2.Empty)
+        await self._channel.call(f"{_ROUTING}AddRule", add_rules_request(rules, append=append), routing_pb2.Empty)
 
     async def _remove_rule(self, rule_tag: str) -> None:
         if not rule_tag:

@@ -66,7 +66,7 @@ class ApiChannel:
 
     def _prepare(self, method: str, answer: type[Message]) -> _Call:
         if self._channel is None:
-            self._channel = aio.insecure_channel(f"unix://{self.socket.resolve()}", options=_OPTIONS)
+            self._channel = aio.insecure_channel(f"unix://{self.socket.absolute()}", options=_OPTIONS)
         call = self._channel.unary_unary(method, request_serializer=_to_bytes, response_deserializer=answer.FromString)
         self._calls[method] = call
         return call

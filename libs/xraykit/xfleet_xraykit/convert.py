@@ -6,29 +6,38 @@ addresses and domains are read off in the same way from the sniffing exclusions,
 
 import asyncio
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from xfleet_xraykit.channel import ApiChannel
-from xfleet_xraykit.errors import ConfigRefused, RuleNeedsRestart, XrayDown, XrayHung
+from xfleet_xraykit.errors import ConfigRefused, RuleNeedsRestart, XrayDown, XrayHung, XrayRefused
 from xfleet_xraykit.launcher import Launcher
-from xfleet_xraykit.pb import core_pb2, handler_pb2, router_pb2
+from xfleet_xraykit.pb import core_pb2, handler_pb2, router_pb2, routing_pb2
 from xfleet_xraykit.pb.net_pb2 import IPOrDomain, Network, PortList, PortRange
 from xfleet_xraykit.pb.receiver_pb2 import ReceiverConfig
+from xfleet_xraykit.pb.typed_message_pb2 import TypedMessage
 from xfleet_xraykit.problems import as_list, as_object
 from xfleet_xraykit.process import is_running, stop
 
 SCRATCH_TIMEOUT_S = 10.0
 _POLL_S = 0.01
-_LIST_INBOUNDS = "/xray.app.proxyman.command.HandlerService/ListInbounds"
-_LIST_OUTBOUNDS = "/xray.app.proxyman.command.HandlerService/ListOutbounds"
+_HANDLER = "/xray.app.proxyman.command.HandlerService/"
+_ROUTING = "/xray.app.router.command.RoutingService/"
+_NOWHERE = {"tag": "nowhere", "protocol": "blackhole"}
 _HOT_RULE_KEYS = frozenset({
     "type", "ruleTag", "outboundTag", "balancerTag", "domain", "domains", "ip", "source", "sourceIP", "port",
-    "sourcePort", "network", "user", "inboundTag", "protocol", "attrs",
+    "sourcePort", "network", "user", "inboundTag", "protocol", "attrs", "localIP", "localPort", "vlessRoute",
 })  # fmt: skip
 _NETWORKS = {"tcp": Network.TCP, "udp": Network.UDP, "unix": Network.UNIX}
+_PORT_FIELDS = {
+    "port": "port_list",
+    "sourcePort": "source_port_list",
+    "localPort": "local_port_list",
+    "vlessRoute": "vless_route_list",
+}
 _MAX_PORT = 65535
 
 
@@ -42,7 +51,8 @@ class ScratchConverter:
         """One inbound, with the port and address it asked for. Raises `ConfigRefused`."""
         listen, port = str(config.get("listen") or ""), config.get("port", 0)
         scratch = {**config, "listen": "127.0.0.1", "port": 0}
-        [message] = await self._inbounds([scratch])
+        async with self._scratch({"inbounds": [scratch], "outbounds": [_NOWHERE]}) as channel:
+            [message] = (await _list_inbounds(channel)).inbounds
         receiver = ReceiverConfig.FromString(message.receiver_settings.value)
         receiver.ClearField("listen")
         receiver.ClearField("port_list")
@@ -55,40 +65,35 @@ class ScratchConverter:
 
     async def outbound(self, config: Mapping[str, Any]) -> core_pb2.OutboundHandlerConfig:
         """One outbound. Raises `ConfigRefused`."""
-        got = await self._ask({"outbounds": [dict(config)]}, _LIST_OUTBOUNDS, handler_pb2.ListOutboundsResponse)
+        request = handler_pb2.ListOutboundsRequest()
+        async with self._scratch({"outbounds": [dict(config)]}) as channel:
+            got = await channel.call(f"{_HANDLER}ListOutbounds", request, handler_pb2.ListOutboundsResponse)
         return got.outbounds[0]
 
     async def rules(self, rules: Sequence[Mapping[str, Any]]) -> list[router_pb2.RoutingRule]:
-        """Routing rules. Raises `RuleNeedsRestart` for what cannot be loaded hot, or `ConfigRefused`."""
+        """Routing rules, tried out together. Raises `RuleNeedsRestart` or `ConfigRefused`."""
         made = [_plain_rule(rule) for rule in rules]
         wanted = [
             (made[index], field, words) for index, rule in enumerate(rules) for field, words in _matchers(rule) if words
         ]
-        if wanted:
-            await self._fill(wanted)
+        listeners = [_listener(f"m{index}", field, words) for index, (_, field, words) in enumerate(wanted)]
+        async with self._scratch({"inbounds": listeners, "outbounds": [_NOWHERE], "routing": {"rules": []}}) as channel:
+            if wanted:
+                by_tag = {each.tag: each for each in (await _list_inbounds(channel)).inbounds}
+                for index, (rule, field, _) in enumerate(wanted):
+                    _fill(rule, field, by_tag[f"m{index}"])
+            request = add_rules_request(made, append=False)
+            try:
+                await channel.call(f"{_ROUTING}AddRule", request, routing_pb2.Empty)
+            except XrayRefused as refusal:
+                raise ConfigRefused(refusal.text) from refusal
         return made
 
-    async def _fill(self, wanted: Sequence[tuple[router_pb2.RoutingRule, str, list[str]]]) -> None:
-        scratch: list[dict[str, Any]] = []
-        for index, (_, field, words) in enumerate(wanted):
-            excluded = "domainsExcluded" if field == "domain" else "ipsExcluded"
-            sniffing = {"enabled": True, "destOverride": ["http"], excluded: words}
-            scratch.append(_listener(f"m{index}", sniffing))
-        by_tag = {each.tag: each for each in await self._inbounds(scratch)}
-        for index, (rule, field, _) in enumerate(wanted):
-            receiver = ReceiverConfig.FromString(by_tag[f"m{index}"].receiver_settings.value)
-            found = receiver.sniffing_settings
-            getattr(rule, field).extend(found.domains_excluded if field == "domain" else found.ips_excluded)
-
-    async def _inbounds(self, scratch: list[dict[str, Any]]) -> list[core_pb2.InboundHandlerConfig]:
-        config = {"inbounds": scratch, "outbounds": [{"tag": "none", "protocol": "blackhole"}]}
-        got = await self._ask(config, _LIST_INBOUNDS, handler_pb2.ListInboundsResponse)
-        return list(got.inbounds)
-
-    async def _ask(self, config: dict[str, Any], method: str, answer: type[Any]) -> Any:
+    @asynccontextmanager
+    async def _scratch(self, config: dict[str, Any]) -> AsyncGenerator[ApiChannel]:
         with tempfile.TemporaryDirectory(prefix="xr-") as name:
             api_socket, output = Path(name, "api.sock"), Path(name, "out")
-            config["api"] = {"tag": "api", "listen": str(api_socket), "services": ["HandlerService"]}
+            config["api"] = {"tag": "api", "listen": str(api_socket), "services": ["HandlerService", "RoutingService"]}
             config["log"] = {"loglevel": "warning", "access": "none"}
             started = await self._launcher.start(config, api_socket=api_socket, output=output)
             channel = ApiChannel(api_socket)
@@ -98,7 +103,7 @@ class ScratchConverter:
                         if not is_running(started):
                             raise ConfigRefused(_reason(output))
                         await asyncio.sleep(_POLL_S)
-                    return await channel.call(method, _request_for(method), answer)
+                    yield channel
             except (TimeoutError, XrayHung, XrayDown):
                 raise ConfigRefused("Xray did not come up with this configuration.") from None
             finally:
@@ -106,8 +111,21 @@ class ScratchConverter:
                 await asyncio.shield(stop(started))
 
 
-def _request_for(method: str) -> Any:
-    return handler_pb2.ListInboundsRequest() if method == _LIST_INBOUNDS else handler_pb2.ListOutboundsRequest()
+def add_rules_request(rules: Sequence[router_pb2.RoutingRule], *, append: bool) -> routing_pb2.AddRuleRequest:
+    """The order to append these rules, or to put them in the place of all others."""
+    config = router_pb2.Config(rule=rules)
+    typed = TypedMessage(type="xray.app.router.Config", value=config.SerializeToString())
+    return routing_pb2.AddRuleRequest(config=typed, shouldAppend=append)
+
+
+async def _list_inbounds(channel: ApiChannel) -> handler_pb2.ListInboundsResponse:
+    request = handler_pb2.ListInboundsRequest()
+    return await channel.call(f"{_HANDLER}ListInbounds", request, handler_pb2.ListInboundsResponse)
+
+
+def _fill(rule: router_pb2.RoutingRule, field: str, listener: core_pb2.InboundHandlerConfig) -> None:
+    found = ReceiverConfig.FromString(listener.receiver_settings.value).sniffing_settings
+    getattr(rule, field).extend(found.domains_excluded if field == "domain" else found.ips_excluded)
 
 
 def _reason(output: Path) -> str:
@@ -115,15 +133,15 @@ def _reason(output: Path) -> str:
     return text.splitlines()[-1] if text else "Xray did not accept the configuration."
 
 
-def _listener(tag: str, sniffing: dict[str, Any]) -> dict[str, Any]:
-    settings = {"address": "127.0.0.1", "port": 9, "network": "tcp"}
+def _listener(tag: str, field: str, words: list[str]) -> dict[str, Any]:
+    excluded = "domainsExcluded" if field == "domain" else "ipsExcluded"
     return {
         "tag": tag,
         "listen": "127.0.0.1",
         "port": 0,
         "protocol": "dokodemo-door",
-        "settings": settings,
-        "sniffing": sniffing,
+        "settings": {"address": "127.0.0.1", "port": 9, "network": "tcp"},
+        "sniffing": {"enabled": True, "destOverride": ["http"], excluded: words},
     }
 
 
@@ -168,10 +186,9 @@ def _plain_rule(rule: Mapping[str, Any]) -> router_pb2.RoutingRule:
         if word not in _NETWORKS:
             raise ConfigRefused(f"{word!r} is not a network.")
         made.networks.append(_NETWORKS[word])
-    if rule.get("port") is not None:
-        made.port_list.CopyFrom(_ports(rule["port"]))
-    if rule.get("sourcePort") is not None:
-        made.source_port_list.CopyFrom(_ports(rule["sourcePort"]))
+    for key, field in _PORT_FIELDS.items():
+        if rule.get(key) is not None:
+            getattr(made, field).CopyFrom(_ports(rule[key]))
     return made
 
 
@@ -179,6 +196,7 @@ def _matchers(rule: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     return [
         ("domain", _texts(rule.get("domain")) + _texts(rule.get("domains"))),
         ("ip", _texts(rule.get("ip"))),
+        ("local_ip", _texts(rule.get("localIP"))),
         ("source_ip", _texts(rule.get("source")) + _texts(rule.get("sourceIP"))),
     ]
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from xfleet_runtime.errors import Unusable
 from xfleet_xraykit import wheel_child
+from xfleet_xraykit.problems import as_list, as_object
 from xfleet_xraykit.process import StartedXray, socket_path, spawn, stop, wait_exit
 
 PROBE_TIMEOUT_S = 10.0
@@ -93,11 +94,11 @@ class WheelLauncher:
         with tempfile.TemporaryDirectory(prefix="xr-") as name:
             harmless = dict(without_logs(config))
             harmless["api"] = {"tag": "api", "listen": f"{name}/api.sock", "services": ["StatsService"]}
-            listeners = config.get("inbounds") or []
+            listeners = [as_object(each) for each in as_list(config.get("inbounds"))]
             harmless["inbounds"] = [{**each, "listen": "127.0.0.1", "port": 0} for each in listeners]
             output = Path(name, "out")
             child = spawn(_wheel_command("run"), given=_bytes(harmless), output=output, environment=self._environment)
-            ended, started = asyncio.create_task(wait_exit(child.pid)), asyncio.create_task(_started_version(output))
+            ended, started = asyncio.create_task(wait_exit(child)), asyncio.create_task(_started_version(output))
             try:
                 await asyncio.wait({started, ended}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
                 if not started.done() and not ended.done():
@@ -150,8 +151,7 @@ async def _started_version(output: Path) -> str:
 
 def without_logs(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with logs that open no file: a probe must not touch those of the running Xray."""
-    log = config.get("log")
-    level = log.get("loglevel", "warning") if isinstance(log, dict) else "warning"  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    level = as_object(config.get("log")).get("loglevel", "warning")
     return {**config, "log": {"loglevel": level, "access": "none"}}
 
 
@@ -182,7 +182,7 @@ async def _run(
         child = spawn(command, given=_bytes(config), output=output, environment=environment)
         try:
             async with asyncio.timeout(timeout_s):
-                code = await wait_exit(child.pid)
+                code = await wait_exit(child)
         except BaseException:
             await asyncio.shield(stop(child, kill_after_s=0.5))
             raise

@@ -15,6 +15,7 @@ from xfleet_contracts.desired_state import (
     RuleBody,
     SettingsBody,
 )
+from xfleet_xraykit.counters import client_email
 from xfleet_xraykit.problems import EntityProblem
 
 
@@ -52,10 +53,28 @@ def typed_state(bodies: Mapping[EntityKey, bytes]) -> State:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             state.unreadable.append(EntityProblem(key, "", "unreadable", f"The entity could not be read: {error}"))
             continue
-        _put(state, key, body)
+        name = _name_of(body) or key.id
+        if key.id == name:
+            _put(state, key, body)
+        else:
+            reason = f"The entity is kept as {key.id} but calls itself {name}."
+            state.unreadable.append(EntityProblem(key, "", "bad_id", reason))
     state.outbounds.sort(key=lambda each: (each.position, each.tag))
     state.rules.sort(key=lambda each: (each[1].position, each[0]))
     return state
+
+
+def _name_of(body: object) -> str | None:
+    """The id that the body itself implies, where it does."""
+    match body:
+        case InboundBody():
+            return str(body.ref)
+        case ClientBody():
+            return client_email(body.client, body.inbound)
+        case OutboundBody():
+            return body.tag
+        case _:
+            return None
 
 
 def _put(state: State, key: EntityKey, body: object) -> None:

@@ -5,7 +5,7 @@ rule, then the parts and clients of those that fail. An official binary adds its
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, cast
 
 from xfleet_contracts.desired_state import EntityKey
@@ -18,6 +18,9 @@ from xfleet_xraykit.problems import EntityProblem, as_list, as_object
 VALIDATE_TIMEOUT_S = 20.0
 REFUSED = "refused_by_xray"
 _PATHS = {"streamSettings": "stream_settings", "sendThrough": "send_through", "domainStrategy": "domain_strategy"}
+_SELECTORS = {0: frozenset({"tag", "protocol"}), 1: frozenset({"network", "method", "security"})}
+"""By depth: without these another kind of thing is asked about."""
+_SECURITY_KEYS = frozenset({"tlsSettings", "realitySettings"})
 _NOWHERE: dict[str, Any] = {"tag": "nowhere", "protocol": "blackhole"}
 
 
@@ -61,14 +64,17 @@ class _Search:
 
     async def _failing(self, section: str) -> list[int]:
         items = as_list(self._config.get(section))
-        everything = list(range(len(items)))
-        return await self._narrow(everything, lambda some: self._alone({section: [items[i] for i in some]}))
+
+        def with_some(some: Sequence[int]) -> Mapping[str, Any]:
+            return self._alone({section: [items[index] for index in some]})
+
+        return await self._narrow(list(range(len(items))), with_some)
 
     async def _in_inbound(self, inbound: dict[str, Any]) -> AsyncIterator[EntityProblem]:
         key = EntityKey(kind="inbound", id=_entity_id(str(inbound.get("tag", ""))))
         settings = as_object(inbound.get("settings"))
         clients = [as_object(each) for each in as_list(settings.get("clients"))]
-        empty = {**inbound, "settings": {**settings, "clients": []}}
+        empty: dict[str, Any] = {**inbound, "settings": {**settings, "clients": []}}
         verdict = await self._probe({"inbounds": [empty]})
         if not verdict.ok:
             yield EntityProblem(key, await self._part("inbounds", empty), REFUSED, _words(verdict))
@@ -120,7 +126,7 @@ class _Search:
         while True:
             inner = _at(item, path)
             for key in inner:
-                if not path and key in {"tag", "protocol"}:
+                if key in _SELECTORS.get(len(path), ()):
                     continue
                 if (await self._probe({section: [_without(item, [*path, key])]})).ok:
                     path.append(key)
@@ -139,7 +145,7 @@ class _Search:
                 return f"rule.{key}"
         return "rule"
 
-    async def _narrow(self, indexes: list[int], config_of: Any) -> list[int]:
+    async def _narrow(self, indexes: list[int], config_of: Callable[[Sequence[int]], Mapping[str, Any]]) -> list[int]:
         """Those that fail, found by halving: one probe when all are fine."""
         if not indexes or (await self._launcher.probe(config_of(indexes))).ok:
             return []
@@ -181,6 +187,10 @@ def _without(item: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
     copy = dict(item)
     if len(path) == 1:
         copy.pop(path[0], None)
+        if path[0] in _SECURITY_KEYS:
+            copy.pop("security", None)
+        elif path[0].endswith("Settings"):
+            copy.pop("network", None)
     else:
         copy[path[0]] = _without(cast("Mapping[str, Any]", copy[path[0]]), path[1:])
     return copy

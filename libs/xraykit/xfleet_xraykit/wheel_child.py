@@ -5,6 +5,7 @@ binding and listening are denied first, so exit code 255 means "everything befor
 """
 
 import ctypes
+import importlib
 import os
 import platform
 import struct
@@ -60,9 +61,7 @@ def main() -> None:
     sys.path.insert(0, site)
     if mode == "probe" and not _deny_binding():
         sys.exit(NO_SECCOMP)
-    import xray  # noqa: PLC0415  only after binding is denied
-
-    xray.startFromJSON(config)
+    importlib.import_module("xray").startFromJSON(config)  # only now: it starts threads
 
 
 if __name__ == "__main__":

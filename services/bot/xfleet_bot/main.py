@@ -1,5 +1,6 @@
 """The command line of the bot."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def run(**given: Any) -> None:
     """Answer people on Telegram until SIGINT or SIGTERM."""
     settings = load_settings(BotSettings, given, others=all_settings())
     configure_logging("bot", level=settings.log_level)
+    logging.getLogger("aiogram.event").setLevel(logging.WARNING)
     run_async(_serve(settings))
 
 

@@ -12,6 +12,8 @@ from xfleet_contracts.errors import RemoteRefusal
 from xfleet_runtime.broker import BrokerLink, traceparent
 
 ASK_TIMEOUT_S = 8.0
+CONNECT_TIMEOUT_S = 4.0
+"""How long a question waits for a link that is just coming up."""
 A = TypeVar("A", bound=msgspec.Struct)
 
 
@@ -50,6 +52,7 @@ class BusPanel:
         return await self._ask(control.STATUS, ActorRequest(telegram_id=telegram_id), FleetStatus)
 
     async def _ask(self, method: str, question: Any, kind: type[A]) -> A:
+        await self._link.wait_connected(CONNECT_TIMEOUT_S)
         answer = await self._link.request(
             subjects.control(method), encode(question), timeout_s=ASK_TIMEOUT_S, headers=traceparent()
         )

@@ -21,8 +21,7 @@ HELP = (
     "/help – this list"
 )
 UNREACHABLE = (
-    "⚠️ I cannot reach the panel right now. The servers go on without it, "
-    "and I can tell more as soon as it is back."
+    "⚠️ I cannot reach the panel right now. The servers go on without it, and I can tell more as soon as it is back."
 )
 FAILED = "Something went wrong here. It is in the log under <code>{error_id}</code>."
 

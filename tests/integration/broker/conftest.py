@@ -1,5 +1,6 @@
 import pytest
 import pytest_asyncio
+
 from harness.broker import FleetBroker, running_broker
 
 

@@ -2,14 +2,20 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable
+from contextlib import suppress
 
 import pytest
-from harness.broker import FleetBroker, attacker, eventually
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
+from nats.js.api import StreamInfo
 from nats.js.errors import APIError
+
+from harness.broker import FleetBroker, attacker, eventually
 from xfleet_contracts.commands import SIGNATURE_HEADER
 from xfleet_contracts.subjects import is_own_inbox
-from xfleet_runtime.broker import Incoming
+from xfleet_runtime.broker import BrokerLink, Incoming
+from xfleet_runtime.ids import new_epoch
 from xfleet_runtime.keys.signing import SignatureMissing, verify_command
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real_broker]
@@ -75,7 +81,7 @@ FOREIGN_SUBSCRIPTIONS = [
 ]
 
 
-async def test_an_agent_speaks_and_hears_as_itself(broker: FleetBroker):
+async def test_an_agent_speaks_and_hears_as_itself(broker: FleetBroker) -> None:
     async with attacker(broker.credentials("agent", "srv1")) as agent:
         for subject in ("fleet.up.srv1.hb", "fleet.up.srv1.blob.x1", "fleet.rpc.srv1.state"):
             assert await agent.may_publish(subject), subject
@@ -83,27 +89,29 @@ async def test_an_agent_speaks_and_hears_as_itself(broker: FleetBroker):
             assert await agent.may_subscribe(subject), subject
 
 
-async def test_an_agent_publishes_nothing_else(broker: FleetBroker):
+async def test_an_agent_publishes_nothing_else(broker: FleetBroker) -> None:
     async with attacker(broker.credentials("agent", "srv1")) as agent:
         passed = [subject for subject in FOREIGN_PUBLICATIONS if await agent.may_publish(subject)]
     assert passed == []
 
 
-async def test_an_agent_hears_nothing_else(broker: FleetBroker):
+async def test_an_agent_hears_nothing_else(broker: FleetBroker) -> None:
     async with attacker(broker.credentials("agent", "srv1")) as agent:
         passed = [subject for subject in FOREIGN_SUBSCRIPTIONS if await agent.may_subscribe(subject)]
-        passed += [subject for subject in ("fleet.cmd.srv2.>", "fleet.rpc.>") if await agent.may_subscribe(subject, "q")]
+        passed += [
+            subject for subject in ("fleet.cmd.srv2.>", "fleet.rpc.>") if await agent.may_subscribe(subject, "q")
+        ]
     assert passed == []
 
 
-async def test_names_that_look_alike_do_not_share_subjects(broker: FleetBroker):
+async def test_names_that_look_alike_do_not_share_subjects(broker: FleetBroker) -> None:
     async with attacker(broker.credentials("agent", "srv")) as agent:
         assert not await agent.may_publish("fleet.up.srv1.hb")
         assert not await agent.may_publish("fleet.up.srv-1.hb")
         assert not await agent.may_subscribe("_INBOX.a.srv1.>")
 
 
-async def test_a_reply_subject_cannot_make_the_controller_delete_a_stream(broker: FleetBroker):
+async def test_a_reply_subject_cannot_make_the_controller_delete_a_stream(broker: FleetBroker) -> None:
     """Even a controller that answers blindly is stopped by its role."""
     async with (
         attacker(broker.credentials("agent", "srv1")) as agent,
@@ -113,7 +121,7 @@ async def test_a_reply_subject_cannot_make_the_controller_delete_a_stream(broker
         await ctl.wait_connected(5)
         answered = asyncio.Event()
 
-        async def answer_blindly(message):
+        async def answer_blindly(message: Msg) -> None:
             await message.respond(b"")
             answered.set()
 
@@ -129,7 +137,7 @@ async def test_a_reply_subject_cannot_make_the_controller_delete_a_stream(broker
         assert (await ctl.js.stream_info("TRAFFIC")).config.name == "TRAFFIC"
 
 
-async def test_the_link_answers_only_into_the_inbox_of_the_sender(broker: FleetBroker):
+async def test_the_link_answers_only_into_the_inbox_of_the_sender(broker: FleetBroker) -> None:
     async with broker.link("rpc", "controller") as rpc, broker.link("agent", "srv1") as agent:
         await rpc.wait_connected(5)
         await agent.wait_connected(5)
@@ -146,7 +154,7 @@ async def test_the_link_answers_only_into_the_inbox_of_the_sender(broker: FleetB
         assert outcomes == [False, False, False, False, True]
 
 
-async def test_the_streams_own_acknowledgement_purges_and_deletes_nothing(broker: FleetBroker):
+async def test_the_streams_own_acknowledgement_purges_and_deletes_nothing(broker: FleetBroker) -> None:
     async with attacker(broker.credentials("agent", "srv1")) as agent, broker.link("ctl", "controller") as ctl:
         await ctl.wait_connected(5)
         before = (await ctl.js.stream_info("TRAFFIC")).state.messages
@@ -166,12 +174,12 @@ async def test_the_streams_own_acknowledgement_purges_and_deletes_nothing(broker
         assert (await ctl.js.consumer_info("TRAFFIC", "ledger")).paused in {None, False}
 
 
-async def _grown(ctl, messages):
+async def _grown(ctl: BrokerLink, messages: int) -> StreamInfo | None:
     info = await ctl.js.stream_info("TRAFFIC")
     return info if info.state.messages >= messages else None
 
 
-async def test_an_acknowledgement_sent_to_another_server_is_no_command(broker: FleetBroker):
+async def test_an_acknowledgement_sent_to_another_server_is_no_command(broker: FleetBroker) -> None:
     async with attacker(broker.credentials("agent", "srv1")) as agent, broker.link("agent", "srv2") as victim:
         await victim.wait_connected(5)
         heard: asyncio.Queue[Incoming] = asyncio.Queue()
@@ -184,7 +192,7 @@ async def test_an_acknowledgement_sent_to_another_server_is_no_command(broker: F
 
 
 @pytest.mark.parametrize("reply", ["$JS.ACK.TRAFFIC.ledger.1.1.1.1.0", "_R_.x", "fleet.up.srv2.*", "fleet.up.>"])
-async def test_replies_the_broker_itself_reserves_are_refused(broker: FleetBroker, reply: str):
+async def test_replies_the_broker_itself_reserves_are_refused(broker: FleetBroker, reply: str) -> None:
     async with attacker(broker.credentials("agent", "srv1"), skip_subject_validation=True) as agent:
         said = await agent.said_to(_quietly(agent.client.publish("fleet.up.srv1.hb", b"", reply=reply)))
         refused = "violation" in said or "invalid" in said or agent.client.is_closed
@@ -192,11 +200,9 @@ async def test_replies_the_broker_itself_reserves_are_refused(broker: FleetBroke
     assert refused or delivered
 
 
-async def _quietly(deed):
-    try:
+async def _quietly(deed: Awaitable[object]) -> None:
+    with suppress(NatsError):
         await deed
-    except NatsError as error:
-        return error
 
 
 @pytest.mark.parametrize(
@@ -212,7 +218,7 @@ async def _quietly(deed):
 )
 async def test_headers_that_could_change_a_stream_are_refused_or_mean_nothing(
     broker: FleetBroker, header: str, value: str
-):
+) -> None:
     headers = {header: value, "Nats-Schedule-Target": "fleet.cmd.srv2.x"} if "Schedule" in header else {header: value}
     if header == "Nats-Batch-Id":
         headers |= {"Nats-Batch-Sequence": "1"}
@@ -227,14 +233,30 @@ async def test_headers_that_could_change_a_stream_are_refused_or_mean_nothing(
         assert after.state.first_seq == before.state.first_seq or before.state.messages == 0
 
 
-async def test_line_breaks_cannot_smuggle_a_second_message(broker: FleetBroker):
+async def test_a_known_message_id_would_silence_another_server_so_epochs_cannot_be_guessed(
+    broker: FleetBroker,
+) -> None:
+    """Deduplication is stream-wide: what protects is 96 random bits nobody else ever sees."""
+    async with broker.link("agent", "srv1") as attacking, broker.link("agent", "srv2") as victim:
+        await attacking.wait_connected(5)
+        await victim.wait_connected(5)
+        epoch = new_epoch()
+        await attacking.publish_stored("fleet.up.srv1.traffic", b"x", message_id=f"{epoch}:1:d")
+        assert (await victim.publish_stored("fleet.up.srv2.traffic", b"x", message_id=f"{epoch}:1:d")).duplicate
+        assert not (
+            await victim.publish_stored("fleet.up.srv2.traffic", b"x", message_id=f"{new_epoch()}:1:d")
+        ).duplicate
+        assert len(bytes.fromhex(epoch)) * 8 >= 96
+
+
+async def test_line_breaks_cannot_smuggle_a_second_message(broker: FleetBroker) -> None:
     async with attacker(broker.credentials("agent", "srv1")) as agent:
         for subject in ("fleet.up.srv1.hb\r\nPUB fleet.cmd.srv2.x 0\r\n", "fleet.up.srv1.hb 0\r\n\r\nPING", "a b"):
             with pytest.raises(NatsError):
                 await agent.client.publish(subject, b"")
 
 
-async def test_an_oversize_message_ends_the_connection(broker: FleetBroker):
+async def test_an_oversize_message_ends_the_connection(broker: FleetBroker) -> None:
     async with attacker(broker.credentials("agent", "srv1")) as agent, broker.link("ctl", "controller") as ctl:
         await ctl.wait_connected(5)
         heard: list[Incoming] = []
@@ -249,7 +271,7 @@ async def test_an_oversize_message_ends_the_connection(broker: FleetBroker):
         assert heard == []
 
 
-async def test_too_many_subscriptions_are_refused(broker: FleetBroker):
+async def test_too_many_subscriptions_are_refused(broker: FleetBroker) -> None:
     async with attacker(broker.credentials("agent", "srv1")) as agent:
         for number in range(70):
             await _quietly(agent.client.subscribe(f"fleet.cmd.srv1.x{number}"))
@@ -257,7 +279,7 @@ async def test_too_many_subscriptions_are_refused(broker: FleetBroker):
         assert "subscriptions exceeded" in f"{agent.errors} {agent.client.last_error}".lower()
 
 
-async def test_a_full_subject_refuses_one_agent_and_leaves_the_others_alone(broker: FleetBroker):
+async def test_a_full_subject_refuses_one_agent_and_leaves_the_others_alone(broker: FleetBroker) -> None:
     async with (
         broker.link("agent", "flood") as flooder,
         broker.link("agent", "calm") as calm,
@@ -274,7 +296,7 @@ async def test_a_full_subject_refuses_one_agent_and_leaves_the_others_alone(brok
         assert (await calm.publish_stored("fleet.up.calm.traffic", b"x", message_id="calm:1")).seq > 0
 
 
-async def test_nobody_purges_or_deletes_from_the_streams(broker: FleetBroker):
+async def test_nobody_purges_or_deletes_from_the_streams(broker: FleetBroker) -> None:
     async with broker.link("ctl", "controller") as ctl:
         await ctl.wait_connected(5)
         with pytest.raises(APIError):

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from harness.broker import FleetBroker, attacker, eventually, running_broker
 from nats.errors import Error as NatsError
-from xfleet_nats.accounts import AccountState, read_account
+
+from harness.broker import FleetBroker, attacker, eventually, running_broker
 from xfleet_nats.system import (
     NodeWatch,
     count_nodes,
@@ -18,23 +19,23 @@ from xfleet_nats.system import (
     push_account,
     push_state,
 )
-from xfleet_runtime.broker import Disconnected
+from xfleet_runtime.broker import Credentials, Disconnected
 from xfleet_runtime.keys.nkeys import KeyPair
 
 pytestmark = pytest.mark.real_broker
 
 
 @pytest.fixture
-async def fleet(tmp_path: Path):
+async def fleet(tmp_path: Path) -> AsyncIterator[FleetBroker]:
     async with running_broker(tmp_path) as running:
         yield running
 
 
-def nkey(credentials) -> str:
+def nkey(credentials: Credentials) -> str:
     return KeyPair.from_seed(credentials.seed).public
 
 
-async def test_a_revoked_connection_is_cut_within_a_second_and_stays_out(fleet: FleetBroker):
+async def test_a_revoked_connection_is_cut_within_a_second_and_stays_out(fleet: FleetBroker) -> None:
     bad, good = fleet.credentials("agent", "srv1"), fleet.credentials("agent", "srv2")
     async with fleet.link("sys", "controller") as system, attacker(bad) as revoked, attacker(good) as neighbour:
         await system.wait_connected(5)
@@ -51,7 +52,7 @@ async def test_a_revoked_connection_is_cut_within_a_second_and_stays_out(fleet: 
         assert neighbour.client.is_connected
 
 
-async def test_a_revoked_agent_s_link_keeps_trying_and_knows_that_it_is_not_wanted(fleet: FleetBroker):
+async def test_a_revoked_agent_s_link_keeps_trying_and_knows_that_it_is_not_wanted(fleet: FleetBroker) -> None:
     async with fleet.link("sys", "controller") as system, fleet.link("agent", "srv1") as agent:
         await system.wait_connected(5)
         await agent.wait_connected(5)
@@ -64,7 +65,7 @@ async def test_a_revoked_agent_s_link_keeps_trying_and_knows_that_it_is_not_want
         await agent.wait_connected(5)
 
 
-async def test_revocations_the_nodes_hold_are_never_lost_by_a_push_that_does_not_know_them(fleet: FleetBroker):
+async def test_revocations_the_nodes_hold_are_never_lost_by_a_push_that_does_not_know_them(fleet: FleetBroker) -> None:
     first, second = fleet.credentials("agent", "srv1"), fleet.credentials("agent", "srv2")
     async with fleet.link("sys", "controller") as system:
         await system.wait_connected(5)
@@ -78,7 +79,7 @@ async def test_revocations_the_nodes_hold_are_never_lost_by_a_push_that_does_not
         assert two.state.issued_at > one.state.issued_at
 
 
-async def test_a_restarted_broker_keeps_its_revocations_though_it_is_rendered_without(fleet: FleetBroker):
+async def test_a_restarted_broker_keeps_its_revocations_though_it_is_rendered_without(fleet: FleetBroker) -> None:
     bad = fleet.credentials("agent", "srv1")
     async with fleet.link("sys", "controller") as system:
         await system.wait_connected(5)
@@ -91,7 +92,7 @@ async def test_a_restarted_broker_keeps_its_revocations_though_it_is_rendered_wi
                 pass
 
 
-async def test_a_node_that_forgot_gets_the_token_again_by_itself(fleet: FleetBroker):
+async def test_a_node_that_forgot_gets_the_token_again_by_itself(fleet: FleetBroker) -> None:
     bad = fleet.credentials("agent", "srv1")
     async with fleet.link("sys", "controller") as system:
         await system.wait_connected(5)
@@ -113,7 +114,7 @@ async def test_a_node_that_forgot_gets_the_token_again_by_itself(fleet: FleetBro
         assert held == state
 
 
-async def test_a_connection_can_be_found_and_kicked(fleet: FleetBroker):
+async def test_a_connection_can_be_found_and_kicked(fleet: FleetBroker) -> None:
     async with fleet.link("sys", "controller") as system, attacker(fleet.credentials("agent", "srv1")) as noisy:
         await system.wait_connected(5)
         assert await count_nodes(system) == 1
@@ -124,8 +125,3 @@ async def test_a_connection_can_be_found_and_kicked(fleet: FleetBroker):
             await eventually(lambda: agent.last_error)
             await eventually(lambda: agent.connected)
         assert noisy.client.is_connected
-
-
-async def test_the_state_of_an_account_survives_its_token(fleet: FleetBroker):
-    state = AccountState(serial=7, issued_at=1_800_000_000, revocations={"UX": 5})
-    assert read_account(fleet.issuer.account_jwt(state)) == state

@@ -3,8 +3,9 @@
 import asyncio
 
 import pytest
+from nats.aio.msg import Msg
+
 from harness.broker import FleetBroker, attacker, eventually
-from nats.js.api import ConsumerConfig
 from xfleet_contracts.streams import BOT_CONSUMER, EVENTS
 from xfleet_nats.roles import ROLES
 from xfleet_runtime.broker import Incoming
@@ -70,35 +71,35 @@ MUST_NOT_HEAR = {
 
 
 @pytest.mark.parametrize("role", sorted(MUST_NOT_PUBLISH))
-async def test_a_role_publishes_only_what_is_its_own(broker: FleetBroker, role: str):
+async def test_a_role_publishes_only_what_is_its_own(broker: FleetBroker, role: str) -> None:
     async with attacker(broker.credentials(role, "one")) as client:
         passed = [subject for subject in MUST_NOT_PUBLISH[role] if await client.may_publish(subject)]
     assert passed == []
 
 
 @pytest.mark.parametrize("role", sorted(MUST_NOT_HEAR))
-async def test_a_role_hears_only_what_is_its_own(broker: FleetBroker, role: str):
+async def test_a_role_hears_only_what_is_its_own(broker: FleetBroker, role: str) -> None:
     async with attacker(broker.credentials(role, "one")) as client:
         passed = [subject for subject in MUST_NOT_HEAR[role] if await client.may_subscribe(subject)]
     assert passed == []
 
 
-async def test_every_role_is_in_the_tables_of_crossings():
+async def test_every_role_is_in_the_tables_of_crossings() -> None:
     assert set(MUST_NOT_PUBLISH) | {"agent"} == set(ROLES)
     assert set(MUST_NOT_HEAR) | {"agent"} == set(ROLES)
 
 
-async def test_whoever_answers_agents_has_no_right_to_answer_anywhere(broker: FleetBroker):
+async def test_whoever_answers_agents_has_no_right_to_answer_anywhere(broker: FleetBroker) -> None:
     """`resp` would let a reply subject of the asker's choice through."""
     for role in ("rpc", "svc", "ctl"):
         assert ROLES[role].template.responses_max == 0
 
 
-async def test_an_agent_answers_a_command_64_times_and_not_more(broker: FleetBroker):
+async def test_an_agent_answers_a_command_64_times_and_not_more(broker: FleetBroker) -> None:
     async with attacker(broker.credentials("agent", "srv1")) as agent, broker.link("ctl", "controller") as ctl:
         await ctl.wait_connected(5)
 
-        async def answer_too_often(message):
+        async def answer_too_often(message: Msg) -> None:
             for _ in range(70):
                 await message.respond(b"x")
 
@@ -108,16 +109,15 @@ async def test_an_agent_answers_a_command_64_times_and_not_more(broker: FleetBro
         assert len(answers) == 64
 
 
-async def test_an_agent_answers_nobody_who_did_not_ask(broker: FleetBroker):
+async def test_an_agent_answers_nobody_who_did_not_ask(broker: FleetBroker) -> None:
     async with attacker(broker.credentials("agent", "srv1")) as agent:
         assert not await agent.may_publish("_INBOX.c.controller.abc")
 
 
-async def test_the_bot_takes_its_events_and_acknowledges_them(broker: FleetBroker):
+async def test_the_bot_takes_its_events_and_acknowledges_them(broker: FleetBroker) -> None:
     async with broker.link("ctl", "controller") as ctl, broker.link("bot", "bot") as bot:
         await ctl.wait_connected(5)
         await bot.wait_connected(5)
-        await ctl.js.add_consumer(EVENTS.name, ConsumerConfig(durable_name=BOT_CONSUMER.durable, ack_policy="explicit"))
         await ctl.publish_stored("fleet.evt.client_added", b"{}", message_id="1")
         puller = await bot.js.pull_subscribe_bind(consumer=BOT_CONSUMER.durable, stream=EVENTS.name)
         (event,) = await puller.fetch(1, timeout=5)
@@ -126,7 +126,7 @@ async def test_the_bot_takes_its_events_and_acknowledges_them(broker: FleetBroke
         assert (info.num_pending, info.num_ack_pending) == (0, 0)
 
 
-async def test_bot_and_command_line_are_answered_by_svc(broker: FleetBroker):
+async def test_bot_and_command_line_are_answered_by_svc(broker: FleetBroker) -> None:
     async with (
         broker.link("svc", "controller") as svc,
         broker.link("bot", "bot") as bot,
@@ -144,7 +144,7 @@ async def test_bot_and_command_line_are_answered_by_svc(broker: FleetBroker):
         assert (await cli.request("fleet.ctl.ping", b"", timeout_s=5)).payload == b"pong"
 
 
-async def test_enrollment_reaches_its_own_desk_and_is_answered_by_rpc(broker: FleetBroker):
+async def test_enrollment_reaches_its_own_desk_and_is_answered_by_rpc(broker: FleetBroker) -> None:
     async with broker.link("rpc", "controller") as rpc, broker.link("enroll", "t0k3n") as newcomer:
         await rpc.wait_connected(5)
         await newcomer.wait_connected(5)
@@ -156,7 +156,7 @@ async def test_enrollment_reaches_its_own_desk_and_is_answered_by_rpc(broker: Fl
         assert (await newcomer.request("fleet.enroll.t0k3n", b"{}", timeout_s=5)).payload == b"welcome"
 
 
-async def test_operators_look_without_touching(broker: FleetBroker):
+async def test_operators_look_without_touching(broker: FleetBroker) -> None:
     async with broker.link("ops-ro", "alice") as ops, broker.link("agent", "srv1") as agent:
         await ops.wait_connected(5)
         await agent.wait_connected(5)

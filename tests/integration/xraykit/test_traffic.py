@@ -1,5 +1,3 @@
-import asyncio
-
 import pytest
 
 from harness.xray import (
@@ -14,6 +12,7 @@ from harness.xray import (
     reality_inbound,
     state_of,
     transfer,
+    until,
     ws_inbound,
 )
 from xfleet_contracts.desired_state import ClientBody, InboundBody
@@ -31,14 +30,11 @@ def link_of(inbound: InboundBody, client: ClientBody) -> str:
     return share_link(inbound, client, address="127.0.0.1", remark="test")
 
 
-async def traffic_of(api: XrayApi, client: ClientBody) -> ClientTraffic:
-    return client_traffic(await api.query_counters())[client.client, client.inbound]
-
-
 async def until_counted(api: XrayApi, client: ClientBody, wanted: ClientTraffic) -> None:
-    async with asyncio.timeout(5):
-        while client_traffic(await api.query_counters()).get((client.client, client.inbound)) != wanted:
-            await asyncio.sleep(0.02)
+    async def counted() -> bool:
+        return client_traffic(await api.query_counters()).get((client.client, client.inbound)) == wanted
+
+    await until(counted)
 
 
 async def add(api: XrayApi, inbound: InboundBody, client: ClientBody) -> None:

@@ -5,6 +5,9 @@ retries without jitter. So here every connection is used until it breaks and the
 jittered delays; subscriptions are renewed, handlers are never cancelled by a lost link.
 """
 
+# pyright: reportUnknownMemberType=false
+# nats-py leaves some of its own parameters untyped.
+
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,6 +25,7 @@ from xfleet_runtime.broker.message import Incoming
 from xfleet_runtime.broker.outages import Disconnected, PublishNotStored
 from xfleet_runtime.broker.session import Session
 from xfleet_runtime.broker.subscription import Handler, Subscription
+from xfleet_runtime.errors import Unusable
 from xfleet_runtime.log import get_logger
 from xfleet_runtime.supervise import supervise
 
@@ -29,6 +33,7 @@ _log = get_logger(__name__)
 STEADY_AFTER_S = 10.0
 """A connection that lived this long resets the delay; one that is cut again and again does not."""
 RETIRE_GRACE_S = 10.0
+CANCEL_AGAIN_S = 0.5
 CALLBACK_TIMEOUT_S = 60.0
 OnConnected = Callable[[], Awaitable[None]]
 
@@ -110,15 +115,15 @@ class BrokerLink:
                 if session is not None and session.open:
                     await session.stop_receiving()
                     await asyncio.gather(*(subscription.settle() for subscription in self._subscriptions))
-        except TimeoutError:
-            _log.warning("handlers did not finish in time", link=self.name)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+                    await session.flush()
+        except (TimeoutError, Disconnected) as outage:
+            _log.warning("handlers did not finish in time", link=self.name, reason=str(outage))
+        await _cancel_all(set(tasks))
         self._connected.clear()
-        self._session = None
-        if session is not None:
-            await session.retire(grace_s)
+        last, self._session = self._session, None
+        for each in (session, last):
+            if each is not None:
+                await each.close()
 
     async def wait_connected(self, timeout_s: float | None = None) -> None:
         """Returns when connected. Raises `Disconnected` with the last reason when that takes longer."""
@@ -127,6 +132,15 @@ class BrokerLink:
                 await self._connected.wait()
         except TimeoutError:
             raise Disconnected(self.last_error or "not connected to the broker") from None
+
+    async def require_connected(self, timeout_s: float = 5.0) -> None:
+        """Like `wait_connected`, for commands that can do nothing without: raises `Unusable` with what to do."""
+        try:
+            await self.wait_connected(timeout_s)
+        except Disconnected as outage:
+            where = " or ".join(self._credentials.urls)
+            advice = "Have the credentials issued again" if self.refused else "Is it running, and the address right?"
+            raise Unusable(f"Cannot get onto the bus at {where}: {outage}. {advice}") from outage
 
     def on_connected(self, callback: OnConnected) -> None:
         """Calls this after every new connection that follows a gap, with all subscriptions already standing."""
@@ -160,7 +174,9 @@ class BrokerLink:
         """
         if not message.reply.startswith(f"{within}.") or any(mark in message.reply for mark in "*> "):
             return False
-        await self.publish(message.reply, payload, headers=headers)
+        _check_size(payload)
+        origin = message.origin if message.origin is not None and message.origin.open else self._current()
+        await origin.publish(message.reply, payload, "", headers)
         return True
 
     async def publish_stored(
@@ -205,6 +221,7 @@ class BrokerLink:
         """Ends a subscription; messages still waiting for the handler are dropped."""
         for task in self._subscriptions.pop(subscription, []):
             task.cancel()
+        subscription.discard()
         if self._session is not None:
             await self._session.remove(subscription)
 
@@ -297,12 +314,12 @@ class BrokerLink:
                 _log.exception("a callback after connecting failed", link=self.name)
 
     async def _pause(self) -> None:
-        self._retry_now.clear()
         try:
             async with asyncio.timeout(self._backoff.next_s()):
                 await self._retry_now.wait()
         except TimeoutError:
             return
+        self._retry_now.clear()
 
     def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
@@ -314,3 +331,11 @@ class BrokerLink:
 def _check_size(payload: bytes) -> None:
     if len(payload) > MAX_MESSAGE_BYTES:
         raise MessageTooLarge(size_bytes=len(payload), limit_bytes=MAX_MESSAGE_BYTES)
+
+
+async def _cancel_all(tasks: set[asyncio.Task[None]]) -> None:
+    """Ends the tasks; asks again, because nats-py swallows a cancellation that meets it while it connects."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_S)

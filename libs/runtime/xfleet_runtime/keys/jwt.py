@@ -158,7 +158,7 @@ def account_jwt(
     """
     nkeys.require_public(account, Kind.ACCOUNT)
     storage = NO_LIMIT if jetstream else 0
-    nats = {
+    nats: dict[str, Any] = {
         "type": "account",
         "limits": {
             "subs": NO_LIMIT,

@@ -1,0 +1,189 @@
+"""The agent as a whole: wires its parts, starts Xray before any network, and runs its loops until a signal."""
+
+import asyncio
+import hashlib
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+from xfleet_agent.apply import Applier
+from xfleet_agent.calls import Calls
+from xfleet_agent.commands import add_verbs
+from xfleet_agent.courier import Courier
+from xfleet_agent.database import Worker
+from xfleet_agent.desk import Desk
+from xfleet_agent.events import Events
+from xfleet_agent.fleet_clock import FleetClock
+from xfleet_agent.governor import Governor
+from xfleet_agent.heartbeat import Heart
+from xfleet_agent.host import Host
+from xfleet_agent.identity import Identity
+from xfleet_agent.journal import Journal
+from xfleet_agent.loops import Loops
+from xfleet_agent.meter import Meter
+from xfleet_agent.parts import Parts
+from xfleet_agent.processes import Processes
+from xfleet_agent.settings import AgentSettings
+from xfleet_agent.spool import Spool
+from xfleet_agent.state import StateStore
+from xfleet_agent.xray import Decisions, XrayDriver
+from xfleet_contracts import subjects
+from xfleet_runtime.broker import BrokerLink, BrokerOutage, Incoming
+from xfleet_runtime.clock import SystemClock
+from xfleet_runtime.errors import Unusable
+from xfleet_runtime.files import lock_exclusively, private_directory
+from xfleet_runtime.ids import new_id
+from xfleet_runtime.log import get_logger
+from xfleet_runtime.main import run_until_signal
+from xfleet_runtime.supervise import supervise
+from xfleet_xraykit.launcher import BinaryLauncher, Launcher, WheelLauncher
+
+COMMAND_WORKERS = 8
+LAST_DELIVERY_S = 5.0
+_log = get_logger(__name__)
+
+
+def run_directory(state_dir: Path) -> Path:
+    """Where sockets and locks live: never inside the state, which may be copied or restored while Xray runs."""
+    name = hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:12]
+    base = Path("/run") if os.geteuid() == 0 else Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    if str(base) != "." and os.access(base, os.W_OK):
+        return base / f"xfleet-agent-{name}"
+    return state_dir / "run"
+
+
+async def run_agent(settings: AgentSettings, identity: Identity) -> None:
+    """Runs the agent until SIGTERM (Xray goes on) or SIGINT (Xray is stopped in order)."""
+    private_directory(settings.state_dir)
+    lock = lock_exclusively(settings.state_dir / "agent.lock", owner="An agent")
+    worker = Worker()
+    try:
+        parts = assemble(settings, identity, worker)
+        await parts.driver.boot()
+        async with parts.link:
+            got = await run_until_signal(lambda: _serve(parts, settings))
+            if got is signal.SIGINT:
+                await _stop_in_order(parts)
+            await parts.worker.run(_remember_time, parts)
+        _log.info("agent stopped", xray_goes_on=got is not signal.SIGINT)
+    finally:
+        worker.close()
+        os.close(lock)
+
+
+def assemble(settings: AgentSettings, identity: Identity, worker: Worker) -> Parts:
+    """Every part, connected; nothing runs yet."""
+    system_clock = SystemClock()
+    state_dir = settings.state_dir
+    store = StateStore(state_dir / "state.db")
+    clock = FleetClock(
+        system_clock,
+        offset_ms=int(store.fact("clock_offset_ms", "0")),
+        last_seen_ms=int(store.fact("last_seen_ms", "0")),
+    )
+    spool = Spool(state_dir / "spool.db", now_ms=clock.now_ms())
+    events = Events(clock)
+    for each in (store, spool):
+        if each.damaged is not None:
+            events.tell("database_replaced", aside=str(each.damaged))
+    instance = new_id()
+    meter = Meter(spool, worker, clock, events)
+    processes = Processes(_launcher(settings), run_dir=run_directory(state_dir), log_dir=state_dir / "logs")
+    driver = XrayDriver(processes, meter, store, worker, events, drain_s=settings.drain_s)
+    applier = Applier(store, worker, driver, events, probation_s=settings.probation_s)
+    governor = Governor(store, spool, worker, clock, events, applier)
+    link = BrokerLink(identity.credentials(), name=f"agent {identity.sid}")
+    calls = Calls(link, identity.sid)
+
+    async def read_meter() -> None:
+        await meter.read_all(driver.xrays())
+
+    courier = Courier(
+        sid=identity.sid, instance=instance, spool=spool, worker=worker, link=link, calls=calls, clock=clock,
+        events=events, read_meter=read_meter, xrays=driver.xrays,
+    )  # fmt: skip
+    journal = Journal(store.db)
+    desk = Desk(
+        sid=identity.sid, instance=instance, clock=clock, journal=journal, worker=worker,
+        trusted=identity.trusted,
+    )  # fmt: skip
+    parts = Parts(
+        identity=identity, instance=instance, system_clock=system_clock, started_s=system_clock.monotonic_s(),
+        clock=clock, worker=worker, store=store, journal=journal, spool=spool, events=events, host=Host(), meter=meter, driver=driver,
+        applier=applier, governor=governor, link=link, calls=calls, courier=courier, desk=desk,
+    )  # fmt: skip
+    _wire(parts)
+    return parts
+
+
+def _wire(parts: Parts) -> None:
+    def on_started() -> None:
+        parts.applier.wake.set()
+        parts.beat.set()
+
+    async def on_died() -> None:
+        parts.beat.set()
+        await parts.applier.on_died()
+
+    async def on_connected() -> None:
+        await parts.courier.on_connected()
+        parts.beat.set()
+
+    parts.driver.decisions = Decisions(
+        boot_state=parts.applier.boot_state,
+        restart_state=parts.applier.restart_state,
+        adopted_shape=parts.applier.adopted_shape,
+        on_started=on_started,
+        on_died=on_died,
+    )
+    parts.link.on_connected(on_connected)
+    add_verbs(parts)
+
+
+def _launcher(settings: AgentSettings) -> Launcher:
+    if not settings.xray_binary:
+        return WheelLauncher()
+    path = Path(settings.xray_binary)
+    if not os.access(path, os.X_OK):
+        raise Unusable(f"There is no Xray program at {path}. Correct the setting xray_binary, or leave it empty.")
+    return BinaryLauncher(path)
+
+
+async def _serve(parts: Parts, settings: AgentSettings) -> None:
+    async def on_command(message: Incoming) -> None:
+        answer = await parts.desk.handle(message)
+        if answer is not None:
+            with suppress(BrokerOutage):
+                await parts.link.publish(message.reply, answer)
+
+    await parts.link.subscribe(subjects.commands(parts.sid), on_command, workers=COMMAND_WORKERS)
+    loops = Loops(parts, settings)
+    heart = Heart(parts, parts.link, interval_s=settings.heartbeat_interval_s)
+    named: dict[str, Callable[[], Awaitable[None]]] = {
+        "meter": loops.meter,
+        "courier": parts.courier.run,
+        "governor": parts.governor.run,
+        "converge": loops.converge,
+        "drift": loops.drift,
+        "probation": loops.probation,
+        "events": loops.events,
+        "housekeeping": loops.housekeeping,
+        "renewal": loops.renewal,
+        "heartbeat": heart.run,
+    }
+    async with asyncio.TaskGroup() as group:
+        group.create_task(supervise("xray", lambda: parts.driver.watch(group)))
+        for name, loop in named.items():
+            group.create_task(supervise(name, loop))
+
+
+async def _stop_in_order(parts: Parts) -> None:
+    """Stops Xray after its last byte, and gives the last batches a little time to be receipted."""
+    await parts.driver.stop(by_order=False)
+    await parts.courier.drain(timeout_s=LAST_DELIVERY_S)
+
+
+def _remember_time(parts: Parts) -> None:
+    parts.store.save_facts(clock_offset_ms=str(parts.clock.offset_ms), last_seen_ms=str(parts.clock.now_ms()))

@@ -1,0 +1,66 @@
+"""Calls: what the agent asks the controller. Every failure of the way is a `BrokerOutage`, every no a `Refusal`."""
+
+from typing import Any, TypeVar
+
+from xfleet_contracts import codec, subjects
+from xfleet_contracts.apply import ChunkRequest
+from xfleet_contracts.commands import Reply
+from xfleet_contracts.enrollment import EnrollAnswer, EnrollRequest
+from xfleet_contracts.errors import ErrorBody, MessageMalformed, RemoteRefusal
+from xfleet_contracts.traffic import LEDGER, LEDGER_BATCH, BatchName, BatchRequest, LedgerAnswer, LedgerQuery
+from xfleet_runtime.broker import BrokerLink, traceparent
+
+T = TypeVar("T")
+TIMEOUT_S = 10.0
+
+
+def opened(payload: bytes, kind: type[T]) -> T:
+    """The data of a reply. Raises `RemoteRefusal` for a no, `MessageMalformed` for anything else."""
+    return codec.decode(opened_bytes(payload), kind)
+
+
+def opened_bytes(payload: bytes) -> bytes:
+    """The data of a reply, byte for byte."""
+    reply = codec.decode(payload, Reply)
+    if not reply.ok:
+        raise RemoteRefusal(reply.error or ErrorBody(code="refused", message="The controller refused."))
+    return bytes(reply.data)
+
+
+class Calls:
+    """Asks on `fleet.rpc.<sid>.<method>`."""
+
+    def __init__(self, link: BrokerLink, sid: str) -> None:
+        self._link = link
+        self._sid = sid
+
+    async def ledger(self, query: LedgerQuery) -> LedgerAnswer:
+        """What is committed, and what of ours somebody else committed."""
+        return opened(await self._ask(LEDGER, query), LedgerAnswer)
+
+    async def ledger_batch(self, name: BatchName) -> bytes:
+        """A committed batch as it was sent. Raises `RemoteRefusal` when its body is no longer kept."""
+        payload = await self._ask(LEDGER_BATCH, BatchRequest(epoch=name.epoch, seq=name.seq))
+        if name.digest and codec.sha256_hex(payload) == name.digest:
+            return payload
+        try:
+            reply = codec.decode(payload, Reply)
+        except MessageMalformed:
+            return payload
+        return bytes(reply.data) if reply.ok else opened_bytes(payload)
+
+    async def state_chunk(self, revision: int, chunk: str) -> bytes:
+        """A part of a snapshot; raises `MessageMalformed` unless it hashes to its name."""
+        data = opened_bytes(await self._ask("state", ChunkRequest(revision=revision, chunk=chunk)))
+        if codec.sha256_hex(data) != chunk:
+            raise MessageMalformed("A part of the snapshot does not hash to its name.", chunk=chunk)
+        return data
+
+    async def renew(self, request: EnrollRequest) -> EnrollAnswer:
+        """New credentials for the same identity."""
+        return opened(await self._ask("renew", request), EnrollAnswer)
+
+    async def _ask(self, method: str, question: Any) -> bytes:
+        subject = subjects.call(self._sid, method)
+        answer = await self._link.request(subject, codec.encode(question), timeout_s=TIMEOUT_S, headers=traceparent())
+        return answer.payload

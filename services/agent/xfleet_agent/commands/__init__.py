@@ -1,0 +1,54 @@
+"""The verbs this agent knows, one file each: a `NAME` and a `verb(parts)`."""
+
+from typing import Protocol, cast
+
+from xfleet_agent.commands import (
+    clients_online,
+    health,
+    info,
+    state_apply,
+    system_stats,
+    traffic_read,
+    unreplied,
+    xray_config,
+    xray_restart,
+    xray_start,
+    xray_stop,
+    xray_version,
+)
+from xfleet_agent.desk import Verb
+from xfleet_agent.parts import Parts
+
+
+class Command(Protocol):
+    """What each of these modules is."""
+
+    NAME: str
+
+    def verb(self, parts: Parts) -> Verb:
+        """How it is carried out."""
+        ...
+
+
+_MODULES = (
+    clients_online,
+    health,
+    info,
+    state_apply,
+    system_stats,
+    traffic_read,
+    xray_config,
+    xray_restart,
+    xray_start,
+    xray_stop,
+    xray_version,
+)
+
+
+def add_verbs(parts: Parts) -> None:
+    """Makes them all known to the desk."""
+    for module in _MODULES:
+        command = cast("Command", module)
+        parts.desk.add(command.NAME, command.verb(parts))
+    for name, each in unreplied.verbs(parts).items():
+        parts.desk.add(name, each)

@@ -1,0 +1,261 @@
+"""The command desk: nothing is done that a controller of this fleet did not sign for this agent, now, once.
+
+The signature is checked before anything is parsed. Every refusal has a word, is counted, and is logged once a minute.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from xfleet_agent.database import Worker
+from xfleet_agent.fleet_clock import FleetClock
+from xfleet_agent.journal import Journal
+from xfleet_contracts import codec, subjects
+from xfleet_contracts.commands import (
+    CLOCK,
+    INSTANCE,
+    INTERRUPTED,
+    RATE_LIMITED,
+    REMEMBER_AFTER_EXPIRY_S,
+    REUSED_ID,
+    SIGNATURE_HEADER,
+    UNKNOWN_VERB,
+    UNREPLIED,
+    Command,
+    Reply,
+)
+from xfleet_contracts.errors import ErrorBody, MessageTooLarge, Refusal
+from xfleet_runtime.broker import Incoming
+from xfleet_runtime.keys.signing import verify_command
+from xfleet_runtime.log import get_logger
+
+LOGGED_EVERY_S = 60.0
+CEILINGS_PER_MINUTE = {"read": 600, "write": 120, "heavy": 30}
+"""Far above what the controller lets one admin do: they stop a runaway, not a person."""
+_log = get_logger(__name__)
+
+
+class MisAddressed(Refusal):
+    """A signed command whose envelope does not fit its subject."""
+
+    code = "misaddressed"
+    message = "The command's envelope does not match its subject."
+
+
+class OtherInstance(Refusal):
+    """A command for an agent process that is gone, or not yet known."""
+
+    code = INSTANCE
+    status = 409
+    message = "The command is for another instance of this agent."
+
+
+class ClockWrong(Refusal):
+    """A command that is past its time on the corrected clock."""
+
+    code = CLOCK
+    status = 409
+    message = "The command has expired by this agent's clock."
+
+
+class IdReused(Refusal):
+    """An id that was already used for something else."""
+
+    code = REUSED_ID
+    status = 409
+    message = "The command's id was already used with another body."
+
+
+class Interrupted(Refusal):
+    """A command that was torn by the agent's death and must not be repeated blindly."""
+
+    code = INTERRUPTED
+    status = 409
+    message = "The agent was interrupted while it carried out this command; the outcome is unknown."
+
+
+class VerbUnknown(Refusal):
+    """A verb this agent does not know."""
+
+    code = UNKNOWN_VERB
+    status = 404
+    message = "This agent does not know that command."
+
+
+class TooMany(Refusal):
+    """More commands of a kind than an agent takes in a minute."""
+
+    code = RATE_LIMITED
+    status = 429
+    message = "Too many commands of this kind within a minute."
+
+
+class Failed(Refusal):
+    """A bug: logged with the id that the answer carries."""
+
+    code = "internal"
+    status = 500
+    message = "The agent failed; its log says more under this id."
+
+
+Handler = Callable[[msgspec.Raw], Awaitable[Any]]
+
+
+class Verb(msgspec.Struct, frozen=True, kw_only=True):
+    """How a command is carried out."""
+
+    handler: Handler
+    weight: str = "read"
+    """`read` leaves nothing on disk; `write` and `heavy` are remembered; `state` is remembered and not limited."""
+    repeatable: bool = True
+    """Whether it may simply be done again after it was torn."""
+    at_once: int = 4
+    """How many may run at the same time."""
+
+
+class Desk:
+    """Checks and carries out what comes on `fleet.cmd.<sid>.>`."""
+
+    def __init__(
+        self,
+        *,
+        sid: str,
+        instance: str,
+        clock: FleetClock,
+        journal: Journal,
+        worker: Worker,
+        trusted: Callable[[], Mapping[str, bytes]],
+    ) -> None:
+        self._sid = sid
+        self._instance = instance
+        self._clock = clock
+        self._journal = journal
+        self._worker = worker
+        self._trusted = trusted
+        self._verbs: dict[str, Verb] = {}
+        self._gates: dict[str, asyncio.Semaphore] = {}
+        self._running: dict[str, tuple[str, asyncio.Future[Reply]]] = {}
+        self._used: dict[str, deque[float]] = {weight: deque() for weight in CEILINGS_PER_MINUTE}
+        self.refused_counts: Counter[str] = Counter()
+        """Refusals by word, since this process started."""
+        self._logged_at: dict[str, float] = {}
+
+    def add(self, name: str, verb: Verb) -> None:
+        """Makes a verb known."""
+        self._verbs[name] = verb
+        self._gates[name] = asyncio.Semaphore(verb.at_once)
+
+    async def handle(self, message: Incoming) -> bytes | None:
+        """The answer to a message, or None when it gets none."""
+        started = time.monotonic()
+        unreplied = subjects.tail_of(message.subject) in UNREPLIED
+        try:
+            reply = await self._judge(message)
+        except Refusal as refusal:
+            self._count(refusal, message.subject)
+            reply = _refused(refusal)
+        if unreplied or not message.reply:
+            return None
+        took_ms = int((time.monotonic() - started) * 1000)
+        try:
+            return codec.encode(msgspec.structs.replace(reply, trace_id=message.trace_id, took_ms=took_ms))
+        except MessageTooLarge as refusal:
+            return codec.encode(_refused(refusal))
+
+    async def _judge(self, message: Incoming) -> Reply:
+        verify_command(self._trusted(), message.headers.get(SIGNATURE_HEADER), message.subject, message.payload)
+        command = codec.decode(message.payload, Command)
+        verb_name = subjects.tail_of(message.subject)
+        if command.sid != self._sid or subjects.sid_of(message.subject) != self._sid or command.verb != verb_name:
+            raise MisAddressed(subject=message.subject)
+        if verb_name not in UNREPLIED and command.instance != self._instance:
+            raise OtherInstance(instance=self._instance)
+        self._clock.learn(command.issued_at_ms)
+        if command.expires_at_ms < self._clock.now_ms():
+            raise ClockWrong(now_ms=self._clock.now_ms())
+        verb = self._verbs.get(verb_name)
+        if verb is None:
+            raise VerbUnknown(verb=verb_name)
+        if verb_name in UNREPLIED:
+            await verb.handler(command.body)
+            return Reply(ok=True)
+        return await self._once(command, verb)
+
+    async def _once(self, command: Command, verb: Verb) -> Reply:
+        """Carries a command out, joins the running one, or answers again."""
+        digest = hashlib.sha256(f"{command.verb}\0".encode() + bytes(command.body)).hexdigest()
+        if command.id in self._running:
+            known, future = self._running[command.id]
+            if known != digest:
+                raise IdReused
+            return await asyncio.shield(future)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._running[command.id] = (digest, future)
+        try:
+            reply = await self._remembered(command, verb, digest)
+            future.set_result(reply)
+            return reply
+        except Refusal as refusal:
+            future.set_result(_refused(refusal))
+            raise
+        finally:
+            if not future.done():
+                future.cancel()
+            del self._running[command.id]
+
+    async def _remembered(self, command: Command, verb: Verb, digest: str) -> Reply:
+        if verb.weight == "read":
+            self._limit(verb.weight)
+            return await self._carry_out(command, verb)
+        known = await self._worker.run(self._journal.find, command.id)
+        if known is not None:
+            if known.digest != digest:
+                raise IdReused
+            if known.reply is not None:
+                return codec.decode(known.reply, Reply)
+            if not verb.repeatable:
+                raise Interrupted
+        self._limit(verb.weight)
+        forget_at_ms = command.expires_at_ms + REMEMBER_AFTER_EXPIRY_S * 1000
+        await self._worker.run(self._journal.begin, command.id, command.verb, digest, self._instance, forget_at_ms)
+        reply = await self._carry_out(command, verb)
+        await self._worker.run(self._journal.end, command.id, codec.encode(reply))
+        return reply
+
+    async def _carry_out(self, command: Command, verb: Verb) -> Reply:
+        async with self._gates[command.verb]:
+            try:
+                return Reply(ok=True, data=msgspec.Raw(codec.canonical(await verb.handler(command.body))))
+            except Refusal as refusal:
+                return _refused(refusal)
+            except Exception:  # noqa: BLE001  the edge between bus and verbs
+                _log.exception("command failed", verb=command.verb, error_id=command.id)
+                return _refused(Failed(error_id=command.id))
+
+    def _limit(self, weight: str) -> None:
+        if weight not in self._used:
+            return
+        now, used = time.monotonic(), self._used[weight]
+        while used and used[0] < now - 60:
+            used.popleft()
+        if len(used) >= CEILINGS_PER_MINUTE[weight]:
+            raise TooMany(weight=weight)
+        used.append(now)
+
+    def _count(self, refusal: Refusal, subject: str) -> None:
+        self.refused_counts[refusal.code] += 1
+        now = time.monotonic()
+        if now - self._logged_at.get(refusal.code, -LOGGED_EVERY_S) >= LOGGED_EVERY_S:
+            self._logged_at[refusal.code] = now
+            count = self.refused_counts[refusal.code]
+            _log.warning("command refused", code=refusal.code, subject=subject, reason=refusal.text, count=count)
+
+
+def _refused(refusal: Refusal) -> Reply:
+    body: ErrorBody = refusal.body()
+    return Reply(ok=False, error=body)

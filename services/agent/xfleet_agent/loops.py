@@ -1,0 +1,140 @@
+"""The agent's steady rhythms, each a named loop under the supervisor."""
+
+import asyncio
+
+from xfleet_agent import outbox
+from xfleet_agent.parts import Parts
+from xfleet_agent.settings import AgentSettings
+from xfleet_contracts import codec, streams, subjects
+from xfleet_contracts.enrollment import EnrollRequest
+from xfleet_contracts.errors import Refusal
+from xfleet_runtime.broker import BrokerOutage
+from xfleet_runtime.keys.nkeys import KeyPair
+from xfleet_runtime.keys.x509 import request_pem
+from xfleet_runtime.log import get_logger
+from xfleet_runtime.supervise import every
+from xfleet_xraykit.errors import XrayDown, XrayHung
+
+HOUSEKEEPING_S = 60.0
+EVENTS_POLL_S = 0.5
+RETRY_S = 1.0
+RENEW_CHECK_S = 3600.0
+RENEW_BEFORE_S = 335 * 86_400
+"""Credentials live a year and are renewed monthly."""
+_log = get_logger(__name__)
+
+
+class Loops:
+    """What happens again and again."""
+
+    def __init__(self, parts: Parts, settings: AgentSettings) -> None:
+        self._parts = parts
+        self._settings = settings
+
+    async def meter(self) -> None:
+        """Reads the counters, then lets limits and courier look."""
+        parts = self._parts
+
+        async def step() -> None:
+            await parts.meter.read_all(parts.driver.xrays())
+            if parts.meter.moved:
+                parts.governor.wake()
+            parts.courier.wake()
+
+        await every(self._settings.meter_interval_s, step)
+
+    async def converge(self) -> None:
+        """Brings Xray in line whenever somebody says it may not be."""
+        parts = self._parts
+        while True:
+            await parts.applier.wake.wait()
+            if parts.driver.current is None:
+                parts.applier.wake.clear()
+                continue
+            await self._converge(full=False)
+            parts.beat.set()
+
+    async def drift(self) -> None:
+        """Compares Xray's users with what we left there, and patches what differs."""
+
+        async def step() -> None:
+            if self._parts.driver.current is not None:
+                await self._converge(full=True)
+                await self._parts.applier.tidy()
+
+        await every(self._settings.drift_interval_s, step)
+
+    async def _converge(self, *, full: bool) -> None:
+        parts = self._parts
+        try:
+            outcome = await parts.applier.converge(full=full)
+        except (XrayDown, XrayHung) as error:
+            _log.warning("xray could not be brought in line now", reason=str(error))
+            await asyncio.sleep(RETRY_S)
+            if parts.driver.current is not None:
+                parts.applier.wake.set()
+            return
+        if outcome.drifted:
+            parts.events.tell("drift_patched", steps=outcome.steps_count)
+
+    async def probation(self) -> None:
+        """Calls configuration good once it ran long enough."""
+        await every(max(0.2, min(5.0, self._settings.probation_s / 4)), self._parts.applier.prove)
+
+    async def events(self) -> None:
+        """Sends what happened, in order."""
+        parts = self._parts
+        while True:
+            event = parts.events.peek()
+            if event is None or not parts.link.connected:
+                await asyncio.sleep(EVENTS_POLL_S)
+                continue
+            try:
+                await parts.link.publish_stored(
+                    subjects.agent_event(parts.sid), codec.encode(event), message_id=event.id,
+                    stream=streams.AGENT_EVENTS.name,
+                )  # fmt: skip
+            except BrokerOutage as outage:
+                _log.debug("an event waits", reason=str(outage))
+                await asyncio.sleep(RETRY_S * 5)
+                continue
+            parts.events.sent(event)
+
+    async def housekeeping(self) -> None:
+        """Forgets what is old and remembers what time it is."""
+        parts = self._parts
+
+        async def step() -> None:
+            now_ms = parts.clock.now_ms()
+            await parts.worker.run(outbox.prune, parts.spool, now_ms=now_ms)
+            await parts.worker.run(parts.journal.prune, now_ms)
+            await parts.worker.run(
+                parts.store.save_facts, clock_offset_ms=str(parts.clock.offset_ms), last_seen_ms=str(now_ms)
+            )
+
+        await parts.driver.learn_version()
+        await every(HOUSEKEEPING_S, step)
+
+    async def renewal(self) -> None:
+        """Gets new credentials long before the old ones end, and moves to them without a gap."""
+
+        async def step() -> None:
+            parts = self._parts
+            left_s = parts.identity.credentials().expires_at - parts.clock.now_ms() / 1000
+            if left_s > RENEW_BEFORE_S or not parts.link.connected:
+                return
+            try:
+                await renew(parts)
+            except (BrokerOutage, Refusal) as error:
+                _log.warning("credentials were not renewed yet", reason=str(error))
+
+        await every(RENEW_CHECK_S, step, first_s=RETRY_S * 60)
+
+
+async def renew(parts: Parts) -> None:
+    """New certificate and JWT for the same keys. Raises `BrokerOutage` or `Refusal`."""
+    old = parts.identity.data
+    request = EnrollRequest(nkey=KeyPair.from_seed(old.nkey_seed).public, csr_pem=request_pem(old.key_pem))
+    parts.identity.accept_renewal(await parts.calls.renew(request))
+    await parts.link.replace_credentials(parts.identity.credentials())
+    parts.events.tell("credentials_renewed")

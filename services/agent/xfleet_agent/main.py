@@ -1,0 +1,97 @@
+"""`xfleet-agent`: runs the agent of a server, or enrolls it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xfleet_agent.settings import AgentSettings
+from xfleet_runtime.errors import Unusable
+from xfleet_runtime.known_settings import all_settings
+from xfleet_runtime.log import configure_logging
+from xfleet_runtime.main import run_async, run_main
+from xfleet_runtime.settings import load_settings
+
+
+@click.group(help="The agent of one VPN server: drives the Xray there.")
+def _cli() -> None:
+    pass
+
+
+_STATE_DIR = click.option("--state-dir", type=click.Path(path_type=Path), help="Where the agent keeps everything.")
+_TOKEN_FILE = click.option("--token-file", help="File with the enrollment token; - reads it from standard input.")
+
+
+@_cli.command()
+@_STATE_DIR
+@_TOKEN_FILE
+@click.option("--settings-file", type=click.Path(path_type=Path), help="TOML file with settings.")
+def run(state_dir: Path | None, token_file: str | None, settings_file: Path | None) -> None:
+    """Runs the agent; with --token-file it enrolls first if it has no identity yet."""
+    settings = _settings(state_dir, settings_file)
+    configure_logging("agent", level=settings.log_level)
+    run_async(_run(settings, token_file))
+
+
+@_cli.command()
+@_STATE_DIR
+@click.option("--token-file", required=True, help="File with the enrollment token; - reads it from standard input.")
+def enroll(state_dir: Path | None, token_file: str) -> None:
+    """Trades a one-time enrollment token for this agent's identity."""
+    settings = _settings(state_dir, None)
+    configure_logging("agent", level=settings.log_level)
+    run_async(_enroll(settings.state_dir, token_file))
+
+
+def _settings(state_dir: Path | None, file: Path | None) -> AgentSettings:
+    given: dict[str, Any] = {"state_dir": state_dir.absolute() if state_dir else None}
+    return load_settings(AgentSettings, given, file=file, others=all_settings())
+
+
+async def _run(settings: AgentSettings, token_file: str | None) -> None:
+    from xfleet_agent.app import run_agent  # noqa: PLC0415  `--help` and bad settings answer without loading it all
+    from xfleet_agent.identity import find_identity  # noqa: PLC0415  as above
+
+    identity = find_identity(settings.state_dir)
+    if identity is None:
+        if token_file is None:
+            raise Unusable(
+                f"There is no identity in {settings.state_dir}. Make an enrollment token in the panel and give it with"
+                " --token-file."
+            )
+        identity = await _enrolled(settings.state_dir, token_file)
+    await run_agent(settings, identity)
+
+
+async def _enroll(state_dir: Path, token_file: str) -> None:
+    from xfleet_agent.identity import find_identity  # noqa: PLC0415  as above
+
+    if find_identity(state_dir) is not None:
+        raise Unusable(f"{state_dir} already holds an identity. Remove identity.json there to enroll again.")
+    identity = await _enrolled(state_dir, token_file)
+    click.echo(f"Enrolled as {identity.sid}.")
+
+
+async def _enrolled(state_dir: Path, token_file: str) -> Any:
+    from xfleet_agent.enroll import enroll as enroll_with, read_token  # noqa: PLC0415  as above
+
+    return await enroll_with(state_dir, read_token(_token_text(token_file)))
+
+
+def _token_text(token_file: str) -> str:
+    if token_file == "-":
+        return sys.stdin.read()
+    try:
+        return Path(token_file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise Unusable(f"Cannot read the enrollment token in {token_file}: {error.strerror}.") from error
+
+
+def main() -> None:
+    """The console script."""
+    run_main(_cli)
+
+
+if __name__ == "__main__":
+    main()

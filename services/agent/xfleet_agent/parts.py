@@ -1,0 +1,54 @@
+"""The agent's parts, as commands and loops are handed them; only `app` makes one."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from xfleet_agent.apply import Applier
+from xfleet_agent.calls import Calls
+from xfleet_agent.courier import Courier
+from xfleet_agent.database import Worker
+from xfleet_agent.desk import Desk
+from xfleet_agent.events import Events
+from xfleet_agent.fleet_clock import FleetClock
+from xfleet_agent.governor import Governor
+from xfleet_agent.host import Host
+from xfleet_agent.identity import Identity
+from xfleet_agent.journal import Journal
+from xfleet_agent.meter import Meter
+from xfleet_agent.spool import Spool
+from xfleet_agent.state import StateStore
+from xfleet_agent.xray import XrayDriver
+from xfleet_runtime.broker import BrokerLink
+from xfleet_runtime.clock import Clock
+
+
+@dataclass
+class Parts:
+    """One running agent."""
+
+    identity: Identity
+    instance: str
+    system_clock: Clock
+    started_s: float
+    clock: FleetClock
+    worker: Worker
+    store: StateStore
+    journal: Journal
+    spool: Spool
+    events: Events
+    host: Host
+    meter: Meter
+    driver: XrayDriver
+    applier: Applier
+    governor: Governor
+    link: BrokerLink
+    calls: Calls
+    courier: Courier
+    desk: Desk
+    beat: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a heartbeat should go out at once."""
+
+    @property
+    def sid(self) -> str:
+        """This server's name on the bus."""
+        return self.identity.sid

@@ -1,0 +1,26 @@
+"""What an operator may set; `XFLEET_<NAME>` in the environment or `<name>` in the file."""
+
+from pathlib import Path
+
+import msgspec
+
+from xfleet_contracts.heartbeat import HEARTBEAT_INTERVAL_S
+from xfleet_contracts.traffic import METER_INTERVAL_S
+
+
+class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one agent."""
+
+    state_dir: Path = Path("/var/lib/xfleet-agent")
+    """Identity, wanted state, spool and Xray's sockets; mode 0700."""
+    xray_binary: str = ""
+    """Path of an official Xray binary; empty: the one in the `xray-core` wheel."""
+    meter_interval_s: float = METER_INTERVAL_S
+    heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S
+    drift_interval_s: float = 60
+    """How often Xray's users are compared with what should be there."""
+    probation_s: float = 60
+    """Three crashes of Xray within this time after an apply fall back to the last good state."""
+    drain_s: float = 60
+    """How long a replaced Xray may finish its open connections."""
+    log_level: str = "info"

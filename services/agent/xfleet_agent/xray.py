@@ -1,0 +1,320 @@
+"""The driver of this server's Xray: adopts or starts it, notices its death, hands over to a new one, stops it in order.
+
+Xray outlives its agent. It is started from what is on disk before any network is touched, restarted with growing
+delays when it dies, and stopped only by an order.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+import msgspec
+
+from xfleet_agent.database import Worker
+from xfleet_agent.events import Events
+from xfleet_agent.meter import Meter
+from xfleet_agent.plan import Shape, shape_of
+from xfleet_agent.processes import Processes, RunningXray, describe_exit
+from xfleet_agent.state import StateStore
+from xfleet_contracts.heartbeat import XrayState
+from xfleet_runtime.backoff import Backoff
+from xfleet_runtime.log import get_logger
+from xfleet_xraykit.errors import XrayDown, XrayHung, XrayRefused
+from xfleet_xraykit.process import StartedXray, boot_id, wait_exit
+from xfleet_xraykit.state import State
+
+HEALTHY_AFTER_S = 30.0
+DRAIN_POLL_S = 1.0
+_log = get_logger(__name__)
+
+
+class _Record(msgspec.Struct, kw_only=True):
+    """What is kept on disk about the Xray that serves now."""
+
+    xray: StartedXray
+    version: str = ""
+    stopping: bool = False
+    """An ordered stop has read everything: its end leaves no gap."""
+
+
+class Decisions(msgspec.Struct, kw_only=True):
+    """What the driver asks others."""
+
+    boot_state: Callable[[], Awaitable[State]]
+    """What to start with when this agent finds no Xray."""
+    restart_state: Callable[[], Awaitable[State]]
+    """What to start with after Xray died."""
+    adopted_shape: Callable[[], Awaitable[Shape]]
+    """What an adopted Xray runs as far as the disk knows."""
+    on_started: Callable[[], None]
+    on_died: Callable[[], Awaitable[None]]
+
+
+class XrayDriver:
+    """Drives one serving Xray, and those it has replaced until they are done."""
+
+    def __init__(
+        self, processes: Processes, meter: Meter, store: StateStore, worker: Worker, events: Events, *, drain_s: float
+    ) -> None:
+        self.processes = processes
+        self._meter = meter
+        self._store = store
+        self._worker = worker
+        self._events = events
+        self._drain_s = drain_s
+        self.current: RunningXray | None = None
+        self.draining: list[RunningXray] = []
+        self.status: Literal["running", "starting", "stopped", "crashed"] = "stopped"
+        self.version = ""
+        self.last_error = ""
+        self.restarts_count = int(store.fact("restarts_count", "0"))
+        self.decisions: Decisions | None = None
+        self._started_at_s = 0.0
+        self._backoff = Backoff(first_s=0.2, most_s=30.0)
+        self._lock = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._drains: asyncio.TaskGroup | None = None
+
+    @property
+    def wanted_running(self) -> bool:
+        """Whether an operator wants Xray to run at all."""
+        return self._store.fact("xray_stopped") != "yes"
+
+    def xrays(self) -> list[RunningXray]:
+        """Every Xray that counts traffic."""
+        return [*([self.current] if self.current else []), *self.draining]
+
+    def state(self) -> XrayState:
+        """For the heartbeat."""
+        running = self.current
+        return XrayState(
+            status=self.status,
+            version=self.version,
+            start_id=running.start_id if running else "",
+            pid=running.record.pid if running else 0,
+            uptime_s=int(time.monotonic() - self._started_at_s) if running else 0,
+            restarts_count=self.restarts_count,
+            last_error=self.last_error,
+        )
+
+    def _decide(self) -> Decisions:
+        if self.decisions is None:
+            raise RuntimeError("The driver was not wired.")
+        return self.decisions
+
+    # Boot and watch
+
+    async def boot(self) -> None:
+        """Adopts the Xray a former agent left, or starts one from disk. Never waits for a network."""
+        async with self._lock:
+            survivors = self.processes.list_survivors()
+            record = await self._worker.run(self._read_record)
+            await self._adopt(survivors, record)
+            if self.current is None and self.wanted_running:
+                try:
+                    await self._start(await self._decide().boot_state())
+                except (XrayDown, XrayHung) as error:
+                    self._failed(str(error))
+
+    async def watch(self, group: asyncio.TaskGroup) -> None:
+        """Notices when the serving Xray dies and starts it again; runs for ever."""
+        self._drains = group
+        for running in self.draining:
+            group.create_task(self._drain(running, self._drain_s))
+        while True:
+            running = self.current
+            self._changed.clear()
+            if running is None:
+                await self._revive_or_wait()
+                continue
+            exited = asyncio.ensure_future(wait_exit(running.record.pid))
+            changed = asyncio.ensure_future(self._changed.wait())
+            try:
+                await asyncio.wait({exited, changed}, return_when=asyncio.FIRST_COMPLETED)
+                if exited.done() and running is self.current:
+                    async with self._lock:
+                        if running is self.current:
+                            await self._died(running, exited.result())
+            finally:
+                exited.cancel()
+                changed.cancel()
+                await asyncio.gather(exited, changed, return_exceptions=True)
+
+    async def _revive_or_wait(self) -> None:
+        if self.status == "stopped" and not self.wanted_running:
+            await self._changed.wait()
+            return
+        await asyncio.sleep(self._backoff.next_s())
+        async with self._lock:
+            if self.current is not None or not self.wanted_running:
+                return
+            try:
+                await self._start(await self._decide().restart_state())
+            except (XrayDown, XrayHung) as error:
+                self._failed(str(error))
+                return
+            self.restarts_count += 1
+            await self._worker.run(self._store.save_facts, restarts_count=str(self.restarts_count))
+
+    async def _died(self, running: RunningXray, code: int | None) -> None:
+        self.current = None
+        reason = f"Xray ended: {describe_exit(code)}"
+        if time.monotonic() - self._started_at_s > HEALTHY_AFTER_S:
+            self._backoff.reset()
+        self._failed(reason)
+        await running.api.close()
+        self.processes.forget(running)
+        await self._meter.finish(running.start_id, lost="xray_died")
+        await self._write_record(None)
+        self._events.tell("xray_crashed", reason=reason, start=running.start_id, output=self.processes.tail())
+        await self._decide().on_died()
+
+    def _failed(self, reason: str) -> None:
+        self.status = "crashed"
+        self.last_error = reason
+        _log.error("xray does not run", reason=reason)
+
+    async def _adopt(self, survivors: list[StartedXray], record: _Record | None) -> None:
+        by_start = {each.start_id: each for each in survivors}
+        if record is not None and record.xray.start_id not in by_start:
+            lost = "xray_died" if record.xray.boot_id == boot_id() else "host_died"
+            await self._meter.finish(record.xray.start_id, lost="" if record.stopping else lost)
+            await self._write_record(None)
+        preferred = record.xray.start_id if record else ""
+        shape = await self._decide().adopted_shape()
+        for survivor in sorted(survivors, key=lambda each: each.start_id != preferred):
+            running = await self.processes.find(survivor, shape)
+            if running is None:
+                running = self.processes.unreachable(survivor)
+                await self.processes.end(running)
+                await self._meter.finish(survivor.start_id, lost="xray_died")
+                self._events.tell("xray_unreachable", start=survivor.start_id)
+            elif self.current is None:
+                await self._serve(running, version=record.version if record else "", since_s=_age_s(survivor))
+                self._events.tell("xray_adopted", start=running.start_id, pid=survivor.pid)
+            else:
+                await self._meter.begin(running)
+                self.draining.append(running)
+        await self._meter.keep_only(self.xrays())
+
+    # Start, replace, stop
+
+    async def start(self) -> None:
+        """Starts Xray by order. Raises `XrayDown` or `XrayHung`."""
+        async with self._lock:
+            await self._worker.run(self._store.save_facts, xray_stopped="")
+            if self.current is None:
+                await self._start(await self._decide().boot_state())
+
+    async def replace(self, state: State, *, drain_s: float | None = None) -> None:
+        """Starts a new Xray beside the old one, which takes no new connections and ends when it is done.
+
+        Raises `XrayDown` or `XrayHung` when the new one does not come up; the old one then goes on.
+        """
+        async with self._lock:
+            old = self.current
+            new = await self.processes.start(state, shape_of(state))
+            await self._serve(new, version="")
+            if old is not None:
+                await self._close_inbounds(old)
+                self.draining.append(old)
+                if self._drains is not None:
+                    self._drains.create_task(self._drain(old, self._drain_s if drain_s is None else drain_s))
+
+    async def stop(self, *, by_order: bool) -> None:
+        """Stops every Xray after its last byte was read; `by_order` keeps it stopped over restarts."""
+        async with self._lock:
+            if by_order:
+                await self._worker.run(self._store.save_facts, xray_stopped="yes")
+            running, self.current = self.current, None
+            self.status = "stopped"
+            self.last_error = ""
+            self._changed.set()
+            for each in [*([running] if running else []), *self.draining]:
+                await self._finish(each)
+            self.draining.clear()
+            await self._write_record(None)
+
+    async def _start(self, state: State) -> None:
+        self.status = "starting"
+        try:
+            running = await self.processes.start(state, shape_of(state))
+        except (XrayDown, XrayHung) as error:
+            _log.error("xray did not start with its state; starting it empty", error=str(error))
+            self.last_error = f"{error} {self.processes.tail()}".strip()
+            empty = State()
+            running = await self.processes.start(empty, shape_of(empty))
+        await self._serve(running, version="")
+        self._events.tell("xray_started", start=running.start_id, pid=running.record.pid)
+
+    async def _serve(self, running: RunningXray, *, version: str, since_s: float = 0.0) -> None:
+        await self._meter.begin(running)
+        self.current = running
+        self._started_at_s = time.monotonic() - since_s
+        self.version = version or self.version
+        await self._write_record(_Record(xray=running.record, version=self.version))
+        self.status = "running"
+        self._changed.set()
+        self._decide().on_started()
+
+    async def learn_version(self) -> None:
+        """Asks once which Xray this is."""
+        if not self.version:
+            self.version = await self.processes.launcher.version()
+
+    async def _close_inbounds(self, running: RunningXray) -> None:
+        for tag in await running.api.list_inbounds():
+            await running.api.remove_inbound(tag)
+
+    async def _finish(self, running: RunningXray) -> None:
+        """Closes the ports, reads until nothing moves, ends the process."""
+        lost = ""
+        try:
+            await self._close_inbounds(running)
+            if not await self._meter.read_until_quiet(running):
+                lost = "xray_died"
+        except (XrayDown, XrayHung, XrayRefused) as error:
+            _log.warning("xray could not be stopped in order", error=str(error))
+            lost = "xray_died"
+        if not lost:
+            await self._write_record(_Record(xray=running.record, stopping=True))
+        await self.processes.end(running)
+        await self._meter.finish(running.start_id, lost=lost)
+
+    async def _drain(self, running: RunningXray, drain_s: float) -> None:
+        """Lets a replaced Xray finish its connections, reading it until its end."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + drain_s
+        lost = ""
+        try:
+            while loop.time() < deadline:
+                await asyncio.sleep(min(DRAIN_POLL_S, drain_s))
+                reading = await self._meter.read(running)
+                if not reading.changed_count and not await running.api.online_users():
+                    break
+            if not await self._meter.read_until_quiet(running, timeout_s=0):
+                lost = "xray_died"
+        except (XrayDown, XrayHung):
+            lost = "xray_died"
+        if running not in self.draining:
+            return
+        self.draining.remove(running)
+        await self.processes.end(running)
+        await self._meter.finish(running.start_id, lost=lost)
+        self._events.tell("xray_drained", start=running.start_id)
+
+    def _read_record(self) -> _Record | None:
+        text = self._store.fact("xray")
+        return msgspec.json.decode(text, type=_Record) if text else None
+
+    async def _write_record(self, record: _Record | None) -> None:
+        text = msgspec.json.encode(record).decode() if record else ""
+        await self._worker.run(self._store.save_facts, xray=text)
+
+
+def _age_s(record: StartedXray) -> float:
+    """How long the process runs already."""
+    ticks_s = record.start_time_ticks / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks_s)

@@ -1,0 +1,1 @@
+"""The panel's first page: the fleet at a glance."""

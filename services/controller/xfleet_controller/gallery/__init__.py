@@ -1,0 +1,1 @@
+"""Every state of every component on one page, for those who build and check the panel."""

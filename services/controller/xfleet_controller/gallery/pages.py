@@ -1,0 +1,154 @@
+"""Which template shows which sample: the list behind the gallery and behind the tests that look at every page."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+
+from xfleet_controller.clients.views import ClientDeleteView
+from xfleet_controller.gallery import samples
+from xfleet_controller.inbounds.views import InboundDeleteView, InboundsPageView
+from xfleet_controller.servers.views import ServersPageView
+from xfleet_controller.templating import Templates
+
+Context = Callable[[datetime], dict[str, object]]
+
+
+class Specimen(msgspec.Struct, frozen=True):
+    """One page in one state; `fragment` names the dialog's content it wraps, if any."""
+
+    title: str
+    context: Context
+    template: str = "layouts/dialog_page.html"
+    fragment: str = ""
+    single_server: bool = False
+    direction: str = "ltr"
+
+
+def _page(title: str, template: str, context: Context, *, single: bool = False, direction: str = "ltr") -> Specimen:
+    return Specimen(title=title, context=context, template=template, single_server=single, direction=direction)
+
+
+def _dialog(title: str, fragment: str, context: Context) -> Specimen:
+    return Specimen(title=title, context=context, fragment=fragment)
+
+
+SPECIMENS: dict[str, Specimen] = {
+    "dashboard": _page("Dashboard", "dashboard/index.html", lambda now: {"dashboard": samples.dashboard(now)}),
+    "dashboard-rtl": _page(
+        "Dashboard, right to left",
+        "dashboard/index.html",
+        lambda now: {"dashboard": samples.dashboard(now)},
+        direction="rtl",
+    ),
+    "dashboard-single": _page(
+        "Dashboard, one server",
+        "dashboard/index.html",
+        lambda now: {"dashboard": samples.dashboard(now, servers=1)},
+        single=True,
+    ),
+    "dashboard-fresh": _page(
+        "Dashboard, first start",
+        "dashboard/index.html",
+        lambda now: {"dashboard": samples.dashboard(now, servers=1, fresh=True)},
+        single=True,
+    ),
+    "dashboard-none": _page(
+        "Dashboard, no server",
+        "dashboard/index.html",
+        lambda now: {"dashboard": samples.dashboard(now, servers=0, fresh=True)},
+    ),
+    "servers": _page(
+        "Servers",
+        "servers/index.html",
+        lambda now: {
+            "servers": ServersPageView(
+                servers=tuple(
+                    samples.server(number, now, status=status)
+                    for number, status in enumerate(("online", "stale", "offline", "pending", "online", "online"), 1)
+                )
+            )
+        },
+    ),
+    "server-offline": _page(
+        "One server, offline",
+        "servers/show.html",
+        lambda now: {"server": samples.server(2, now, status="offline"), "tasks": samples.tasks(now)},
+    ),
+    "server-form": _dialog("Edit server", "servers/_form.html", lambda _now: {"server_form": samples.server_form()}),
+    "inbounds": _page("Inbounds", "inbounds/index.html", lambda _now: {"inbounds": samples.inbounds_page()}),
+    "inbounds-empty": _page(
+        "Inbounds, none", "inbounds/index.html", lambda _now: {"inbounds": samples.inbounds_page(rows=0)}
+    ),
+    "inbounds-no-server": _page(
+        "Inbounds, no server",
+        "inbounds/index.html",
+        lambda _now: {"inbounds": InboundsPageView(rows=(), has_server=False)},
+    ),
+    "inbound-form": _dialog(
+        "Add inbound",
+        "inbounds/_form.html",
+        lambda _now: {"inbound_form": samples.inbound_form(), "single_server": False},
+    ),
+    "inbound-form-wrong": _dialog(
+        "Add inbound, refused",
+        "inbounds/_form.html",
+        lambda _now: {"inbound_form": samples.inbound_form(wrong=True), "single_server": True},
+    ),
+    "inbound-delete": _dialog(
+        "Delete inbound",
+        "inbounds/_delete.html",
+        lambda _now: {"deletion": InboundDeleteView(row=samples.inbounds_page().rows[1])},
+    ),
+    "clients": _page("Clients", "clients/index.html", lambda now: {"clients": samples.clients_page(now)}),
+    "clients-empty": _page(
+        "Clients, none", "clients/index.html", lambda now: {"clients": samples.clients_page(now, rows=0)}
+    ),
+    "clients-nothing-found": _page(
+        "Clients, no match",
+        "clients/index.html",
+        lambda now: {"clients": samples.clients_page(now, rows=0, search="zzz")},
+    ),
+    "client": _dialog(
+        "One client",
+        "clients/_detail.html",
+        lambda now: {"client": samples.client_detail(now), "single_server": False},
+    ),
+    "client-form": _dialog("Add client", "clients/_form.html", lambda _now: {"client_form": samples.client_form()}),
+    "client-form-wrong": _dialog(
+        "Edit client, refused",
+        "clients/_form.html",
+        lambda _now: {"client_form": samples.client_form(adding=False, wrong=True)},
+    ),
+    "client-delete": _dialog(
+        "Delete client",
+        "clients/_delete.html",
+        lambda now: {"deletion": ClientDeleteView(row=samples.client_row(2, now))},
+    ),
+    "tasks": _page("Tasks", "tasks/index.html", lambda now: {"tasks": samples.tasks_page(now)}),
+    "tasks-empty": _page("Tasks, none", "tasks/index.html", lambda now: {"tasks": samples.tasks_page(now, rows=0)}),
+    "task": _dialog("One task", "tasks/_detail.html", lambda now: {"task": samples.task_detail(now)}),
+    "settings": _page("Settings", "settings/index.html", lambda now: {"settings": samples.settings_page(now)}),
+    "login": _page("Sign in", "auth/login.html", lambda _now: {"login": samples.login()}),
+    "login-wrong": _page("Sign in, refused", "auth/login.html", lambda _now: {"login": samples.login(wrong=True)}),
+    "error-403": _page("Error 403", "errors/page.html", lambda _now: {"error": samples.errors()[0]}),
+    "error-404": _page("Error 404", "errors/page.html", lambda _now: {"error": samples.errors()[1]}),
+    "error-500": _page("Error 500", "errors/page.html", lambda _now: {"error": samples.errors()[2]}),
+}
+
+
+def render_specimen(templates: Templates, name: str, now: datetime) -> str:
+    """One specimen as a whole page."""
+    specimen = SPECIMENS[name]
+    context = {
+        "shell": samples.shell(single_server=specimen.single_server, direction=specimen.direction),
+        "csrf_token": "sample",
+        "in_dialog": False,
+        "live_url": templates.url("/gallery/live"),
+        "fragment": specimen.fragment,
+        "page_title": specimen.title,
+        "active": "",
+        "wide": False,
+        **specimen.context(now),
+    }
+    return templates.render(specimen.template, **context)

@@ -1,0 +1,1 @@
+"""The admin's own account and the installation's settings."""

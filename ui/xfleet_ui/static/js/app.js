@@ -1,0 +1,21 @@
+// The panel's own behaviour, on top of pages that work without it. One module per thing.
+import { reveal } from "./reveal.js";
+import { startTheme } from "./theme.js";
+import { startCopy } from "./copy.js";
+import { startDialog } from "./dialog.js";
+import { startToasts } from "./toasts.js";
+import { startLiveState } from "./live.js";
+import { startForms } from "./forms.js";
+import { startSearch } from "./search.js";
+import { startCharts } from "./chart.js";
+
+startTheme();
+startCopy();
+startDialog();
+startToasts();
+startLiveState();
+startForms();
+startSearch();
+startCharts();
+reveal(document);
+document.addEventListener("htmx:after:settle", () => reveal(document));
