@@ -173,6 +173,7 @@ async def heal(world: World) -> None:
     """Lets everything arrive that can."""
     world.lose_next_ack = False
     for _ in range(12):
+        world.ids.clear()  # the broker's window of duplicates has passed
         for agent in list(world.agents):
             world.live[agent.instance] = agent.spool.start_of(agent.xray.start_id)
             await agent.read()

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from xfleet_controller.auth.passwords import Passwords
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.db import Database
+from xfleet_controller.panel.pulse import Pulse
 from xfleet_controller.servers.index import StateIndexes
 from xfleet_controller.servers.presence import Presence
 from xfleet_controller.tasks.bell import TaskBell
@@ -31,6 +32,8 @@ class Context:
     presence: Presence
     indexes: StateIndexes = field(default_factory=StateIndexes)
     bell: TaskBell = field(default_factory=TaskBell)
+    pulse: Pulse = field(default_factory=Pulse)
+    """Rung by whatever live pages show."""
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     """This controller's own figures."""
     fleet: "Fleet | None" = None

@@ -1,17 +1,14 @@
 """Quota: decided once on the ledger, enforced everywhere, lifted when there is some again."""
 
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from harness.ledger import INBOUND, NOW, ONE, OTHER_INBOUND, TWO, LedgerBench, batch, epoch_of
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from harness.ledger import INBOUND, NOW, ONE, OTHER_INBOUND, TWO, LedgerBench, batch, epoch_of
 from xfleet_contracts.allowance import ALLOWANCE
 from xfleet_controller.clients.models import Client
-from xfleet_controller.fleet.models import OutboxRow
-from xfleet_controller.outbox import note_event
 from xfleet_controller.traffic.allowances import AllowanceDesk
 from xfleet_controller.traffic.limits import Limits, reset_usage
 from xfleet_controller.traffic.models import LimitAct
@@ -45,7 +42,7 @@ def access() -> Access:
 
 @pytest.fixture
 def limits(bench: LedgerBench, access: Access) -> Limits:
-    made = Limits(bench.database, bench.clock, access.cut, access.lift, note_event)
+    made = Limits(bench.database, bench.clock, access.cut, access.lift)
     bench.ingest.on_commit.append(made.note)
     return made
 
@@ -62,11 +59,6 @@ async def set_quota(bench: LedgerBench, ref: int, total_bytes: int | None) -> No
         await session.execute(update(Client).where(Client.ref == ref).values(total_bytes=total_bytes))
 
 
-async def events(bench: LedgerBench) -> list[dict[str, Any]]:
-    async with bench.database.read() as session:
-        return [row.payload for row in await session.scalars(select(OutboxRow).order_by(OutboxRow.id))]
-
-
 async def test_a_client_over_its_quota_is_cut_once_and_its_neighbour_goes_on(
     bench: LedgerBench, limits: Limits, access: Access
 ) -> None:
@@ -80,15 +72,15 @@ async def test_a_client_over_its_quota_is_cut_once_and_its_neighbour_goes_on(
     assert await limits.step() == []
     assert await limits.sweep() == []
     assert access.deeds == [("cut", ONE)]
-    (event,) = await events(bench)
-    assert (event["type"], event["subject"]) == ("client_depleted", f"c{ONE}")
-    assert event["details"]["used_bytes"] == 5 * MIB
+    async with bench.database.read() as session:
+        act = (await session.scalars(select(LimitAct))).one()
+    assert (act.client_ref, act.rule, act.details["used_bytes"]) == (ONE, "quota", 5 * MIB)
 
 
 async def test_a_sweep_cuts_whom_a_killed_controller_missed(bench: LedgerBench, access: Access) -> None:
     await set_quota(bench, ONE, 1)
     await bench.take("srv1", batch(E1, 1, (ONE, INBOUND, 1, 0)))
-    fresh = Limits(bench.database, bench.clock, access.cut, access.lift, note_event)
+    fresh = Limits(bench.database, bench.clock, access.cut, access.lift)
     assert await fresh.sweep() == [ONE]
 
 
@@ -105,7 +97,7 @@ async def test_a_raised_quota_lets_the_client_in_and_lowering_it_again_cuts_it_a
     await set_quota(bench, ONE, None)
     await limits.sweep()
     assert access.deeds == [("cut", ONE), ("lift", ONE), ("cut", ONE), ("lift", ONE)]
-    assert len(await events(bench)) == 1
+    assert await bench.count(LimitAct) == 1
 
 
 async def test_a_reset_begins_a_new_period_and_its_limit_acts_anew(
@@ -121,7 +113,6 @@ async def test_a_reset_begins_a_new_period_and_its_limit_acts_anew(
     await bench.take("srv1", batch(E1, 2, (ONE, INBOUND, MIB, 0), at=bench.clock.now()))
     assert await limits.step() == [ONE]
     assert access.deeds == [("cut", ONE), ("lift", ONE), ("cut", ONE)]
-    assert len(await events(bench)) == 2
     assert await bench.count(LimitAct) == 2
     assert (await bench.total(ONE)).up_bytes == 2 * MIB
 
@@ -134,9 +125,9 @@ async def test_a_quota_raised_while_the_client_is_being_cut_wins(bench: LedgerBe
         values = {"cut_reason": reason, "total_bytes": 100}
         await session.execute(update(Client).where(Client.ref == client_ref).values(values))
 
-    limits = Limits(bench.database, bench.clock, cut_late, cut_late, note_event)
+    limits = Limits(bench.database, bench.clock, cut_late, cut_late)
     assert await limits.sweep() == []
-    assert await events(bench) == []
+    assert await bench.count(LimitAct) == 0
 
 
 async def test_a_client_near_its_quota_is_told_to_every_server_it_is_on(

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from harness.ledger import INBOUND, ONE, LedgerBench, batch, epoch_of
-from harness.postgres import PostgresServer
 from sqlalchemy import text
 
+from harness.ledger import INBOUND, ONE, LedgerBench, batch, epoch_of
+from harness.postgres import PostgresServer
 from xfleet_contracts.receipt import RECEIPT
 from xfleet_controller.db import Database
 

@@ -2,9 +2,9 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from harness.ledger import INBOUND, NOW, ONE, OTHER_INBOUND, TWO, LedgerBench, batch, epoch_of
 from sqlalchemy import select, update
 
+from harness.ledger import INBOUND, NOW, ONE, OTHER_INBOUND, TWO, LedgerBench, batch, epoch_of
 from xfleet_contracts import codec
 from xfleet_contracts.traffic import TagRow
 from xfleet_controller.traffic import query, rollup_store
@@ -87,11 +87,15 @@ async def test_a_kill_in_the_middle_of_a_roll_up_repeats_nothing(bench: LedgerBe
     await bench.take("srv1", batch(E1, 1, (ONE, INBOUND, 1, 1)))
     async with bench.database.read() as session:
         waiting = await rollup_store.list_waiting(session, NOW, 10, 10)
-    with pytest.raises(RuntimeError):
+
+    async def killed() -> None:
         async with bench.database.write() as session:
             assert await rollup_store.claim(session, waiting)
             await rollup_store.add(session, {(ONE, INBOUND, HOUR, 1): [1, 1]}, {})
             raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        await killed()
     await rollup(bench).step()
     assert await hours(bench) == {(ONE, INBOUND, HOUR): (1, 1)}
 

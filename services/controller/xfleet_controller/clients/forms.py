@@ -90,7 +90,9 @@ def unit_options(chosen: str) -> tuple[OptionView, ...]:
     return tuple(OptionView(value=unit, label=unit) for unit in units)
 
 
-def inbound_options(rows: Sequence[InboundRowView], chosen: Collection[int], *, single_server: bool) -> tuple[OptionView, ...]:
+def inbound_options(
+    rows: Sequence[InboundRowView], chosen: Collection[int], *, single_server: bool
+) -> tuple[OptionView, ...]:
     """The inbounds to choose from."""
     return tuple(
         OptionView(

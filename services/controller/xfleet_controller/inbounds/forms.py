@@ -18,7 +18,14 @@ KINDS = (
     OptionView(value=WEBSOCKET, label="VLESS + WebSocket", hint="Without TLS, for behind a CDN or proxy."),
     OptionView(value=CUSTOM, label="Xray JSON", hint="You write it all yourself."),
 )
-REALITY_TARGETS = ("www.nvidia.com", "www.amd.com", "www.intel.com", "www.sony.com", "www.samsung.com", "www.oracle.com")
+REALITY_TARGETS = (
+    "www.nvidia.com",
+    "www.amd.com",
+    "www.intel.com",
+    "www.sony.com",
+    "www.samsung.com",
+    "www.oracle.com",
+)
 """Sites with TLS 1.3 and HTTP/2 that answer from everywhere; one is proposed by chance."""
 FIRST_PORTS = (443, 8443)
 RANDOM_PORTS = range(20_000, 50_000)

@@ -32,9 +32,7 @@ def html_error(templates: Templates) -> HtmlError:
             return to_sign_in(request, templates)
         known_title, known_message = _WORDS.get(status, (title, ""))
         said = known_message or message if status in _GENERIC else message
-        return answer(
-            request, templates, ErrorView(status=status, title=known_title, message=said, error_id=error_id)
-        )
+        return answer(request, templates, ErrorView(status=status, title=known_title, message=said, error_id=error_id))
 
     return show
 

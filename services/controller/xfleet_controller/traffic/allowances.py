@@ -78,7 +78,7 @@ def plan_allowances(facts: Facts, now_ms: int, *, repeat: bool = False) -> list[
 
 def left_of(usage: Usage, told: Told | None) -> int | None:
     """Bytes left when that has to be known on servers; None when the quota is far or there is none."""
-    if usage.total_bytes is None:
+    if not usage.total_bytes:
         return None
     left = max(0, usage.total_bytes - usage.used_bytes)
     near = max(usage.total_bytes * NEAR_SHARE, NEAR_BYTES)

@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_controller.db import Database
 from xfleet_controller.traffic import limits_store
-from xfleet_controller.traffic.ingest import NoteEvent
 from xfleet_controller.traffic.ledger import Commit
 from xfleet_controller.traffic.limits_store import QUOTA, Usage
 from xfleet_runtime.clock import Clock
@@ -23,7 +22,7 @@ MANY_REFS = 5000
 
 
 class ChangeAccess(Protocol):
-    """Cuts a client off, or lets it in again, on every server it is on, within the transaction."""
+    """Cuts a client off, or lets it in again, on every server it is on, and says so, within the transaction."""
 
     def __call__(self, session: AsyncSession, client_ref: int, reason: str) -> Awaitable[object]:
         """Changes the desired state of its servers."""
@@ -37,14 +36,11 @@ class _Changed(Exception):  # noqa: N818  rolls the transaction back
 class Limits:
     """Watches the clients whose bytes were just committed, and all of them every minute."""
 
-    def __init__(
-        self, database: Database, clock: Clock, cut: ChangeAccess, lift: ChangeAccess, note_event: NoteEvent
-    ) -> None:
+    def __init__(self, database: Database, clock: Clock, cut: ChangeAccess, lift: ChangeAccess) -> None:
         self._database = database
         self._clock = clock
         self._cut = cut
         self._lift = lift
-        self._note_event = note_event
         self._touched: set[int] = set()
         self._woken = asyncio.Event()
 
@@ -100,9 +96,7 @@ class Limits:
                 after = await limits_store.find_usage(session, usage.ref)
                 if after is None or not after.is_over:
                     raise _Changed
-                if await limits_store.note_act(session, after, now):
-                    details = {"total_bytes": after.total_bytes, "used_bytes": after.used_bytes, "client": after.ref}
-                    self._note_event(session, "client_depleted", now, subject=after.name, details=details)
+                await limits_store.note_act(session, after, now)
         except _Changed:
             return False
         _log.info("a client used up its quota", client=usage.ref)

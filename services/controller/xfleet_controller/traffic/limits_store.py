@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import and_, exists, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -35,6 +35,7 @@ class Usage(msgspec.Struct, frozen=True):
     ref: int
     name: str
     total_bytes: int | None
+    """None and 0: unlimited."""
     used_bytes: int
     period_started_at: datetime | None
     cut_reason: str | None
@@ -48,7 +49,7 @@ class Usage(msgspec.Struct, frozen=True):
     @property
     def is_over(self) -> bool:
         """Whether the quota is used up."""
-        return self.total_bytes is not None and self.used_bytes >= self.total_bytes
+        return bool(self.total_bytes) and self.used_bytes >= (self.total_bytes or 0)
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -76,9 +77,9 @@ async def find_usage(session: AsyncSession, ref: int) -> Usage | None:
     return found[0] if found else None
 
 
-async def note_act(session: AsyncSession, usage: Usage, now: datetime) -> bool:
-    """Writes down that a limit acted; False when it did in this period already."""
-    done = await session.scalars(
+async def note_act(session: AsyncSession, usage: Usage, now: datetime) -> None:
+    """Writes down that a limit acted, once per period and limit."""
+    await session.execute(
         _insert(session, LimitAct)
         .values(
             client_ref=usage.ref,
@@ -88,9 +89,7 @@ async def note_act(session: AsyncSession, usage: Usage, now: datetime) -> bool:
             details={"total_bytes": usage.total_bytes, "used_bytes": usage.used_bytes},
         )
         .on_conflict_do_nothing()
-        .returning(LimitAct.client_ref)
     )
-    return done.first() is not None
 
 
 async def begin_period(session: AsyncSession, refs: Collection[int], now: datetime) -> None:
@@ -110,7 +109,7 @@ async def list_usages(
     if every:
         return await _usages(session, refs)
     left = Client.total_bytes - _USED
-    near = or_(left < Client.total_bytes * near_share, left < near_bytes)
+    near = and_(Client.total_bytes > 0, or_(left < Client.total_bytes * near_share, left < near_bytes))
     told = exists().where(AllowanceRow.client_ref == Client.ref, AllowanceRow.allowance_bytes.is_not(None))
     return await _usages(session, refs, or_(near, told))
 
@@ -154,7 +153,7 @@ async def list_refs_of_server(session: AsyncSession, slug: str) -> list[int]:
         .join(ClientInbound, ClientInbound.client_id == Client.id)
         .join(Inbound, Inbound.id == ClientInbound.inbound_id)
         .join(Server, Server.id == Inbound.server_id)
-        .where(Server.slug == slug, Client.total_bytes.is_not(None))
+        .where(Server.slug == slug, Client.total_bytes > 0)
     )
     held = select(AllowanceRow.client_ref).join(Server, Server.id == AllowanceRow.server_id).where(Server.slug == slug)
     return sorted({*(await session.scalars(on)), *(await session.scalars(held))})

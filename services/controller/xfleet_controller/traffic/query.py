@@ -112,6 +112,18 @@ async def get_fleet(session: AsyncSession) -> Bytes:
     return Bytes(int(row[0] or 0), int(row[1] or 0))
 
 
+async def get_server_clients(session: AsyncSession, server_id: int) -> Bytes:
+    """Bytes of all clients on a server; as of the last roll-up."""
+    row = (
+        await session.execute(
+            select(func.sum(ClientInboundTotal.up_bytes), func.sum(ClientInboundTotal.down_bytes)).where(
+                ClientInboundTotal.server_id == server_id
+            )
+        )
+    ).one()
+    return Bytes(int(row[0] or 0), int(row[1] or 0))
+
+
 async def find_inbounds(session: AsyncSession, refs: Collection[int]) -> dict[int, Bytes]:
     """Bytes of these inbounds as on the wire."""
     tags = {str(ref): ref for ref in refs}
