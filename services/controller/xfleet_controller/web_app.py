@@ -10,7 +10,7 @@ from litestar.logging.config import LoggingConfig
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
-from litestar.types import ControllerRouterHandler
+from litestar.types import ASGIApp, ControllerRouterHandler
 
 from xfleet_controller import edge
 from xfleet_controller.api import BASE
@@ -33,8 +33,8 @@ def create_web_app(
     pages: Sequence[ControllerRouterHandler] = (),
     html_error: HtmlError | None = None,
     state: dict[str, Any] | None = None,
-) -> Litestar:
-    """The application below the configured base path; `pages` are the panel's doors."""
+) -> ASGIApp:
+    """The application below the configured base path, as ASGI; `pages` are the panel's doors."""
     api = Router(
         path=BASE,
         route_handlers=[
@@ -42,7 +42,7 @@ def create_web_app(
         ],
     )  # fmt: skip
     prefix = context.settings.prefix
-    return Litestar(
+    app = Litestar(
         route_handlers=[api, SubscriptionDoor, OperationsDoor, *pages],
         path=prefix or "/",
         dependencies={
@@ -50,13 +50,13 @@ def create_web_app(
             "actor": Provide(edge.provide_actor),
         },
         exception_handlers=edge.exception_handlers(html_error),
-        middleware=[edge.edge_middleware(prefix)],
         request_max_body_size=edge.MAX_BODY_BYTES,
         openapi_config=_openapi(),
         logging_config=LoggingConfig(configure_root_logger=False, log_exceptions="never"),
         state=State({"context": context} | (state or {})),
         debug=False,
     )
+    return edge.around(app, prefix)
 
 
 def _openapi() -> OpenAPIConfig:
