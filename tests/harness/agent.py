@@ -194,20 +194,27 @@ class SmallController:
             try:
                 await self.ctl.wait_connected()
                 pull = await self.ctl.js.pull_subscribe_bind("ledger", stream=streams.TRAFFIC.name)
-                while True:
-                    try:
-                        messages = await pull.fetch(32, timeout=0.5)
-                    except TimeoutError:
-                        continue
-                    for message in messages:
-                        fork = self.ledger.take(message.data)
-                        await message.ack()
-                        if fork is not None:
-                            await self.send(FORK, fork)
-                    await self.send_receipts()
+                try:
+                    await self._fetch_for_ever(pull)
+                finally:
+                    with suppress(Exception):
+                        await pull.unsubscribe()
             except Exception as error:  # a lost broker is part of the tests
                 sys.stderr.write(f"small controller: {error!r}\n")
                 await asyncio.sleep(0.2)
+
+    async def _fetch_for_ever(self, pull: Any) -> None:
+        while True:
+            try:
+                messages = await pull.fetch(32, timeout=0.5)
+            except TimeoutError:
+                continue
+            for message in messages:
+                fork = self.ledger.take(message.data)
+                await message.ack()
+                if fork is not None:
+                    await self.send(FORK, fork)
+            await self.send_receipts()
 
     async def send_receipts(self) -> None:
         """What is committed, to the agent."""
@@ -219,7 +226,7 @@ class SmallController:
 
     def signed(self, verb: str, body: Any, **overrides: Any) -> tuple[str, bytes, dict[str, str]]:
         """Subject, payload and headers of a signed command."""
-        now_ms = int(asyncio.get_running_loop().time() * 0) + _now_ms()
+        now_ms = _now_ms()
         envelope = {
             "id": new_id(),
             "sid": self.sid,

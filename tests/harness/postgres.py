@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from harness.real import is_missing
 
+from harness.real import is_missing
 from xfleet_controller.db import Database
 from xfleet_runtime.ids import new_token
 

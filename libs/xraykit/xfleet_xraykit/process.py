@@ -58,11 +58,13 @@ def spawn(
             actions += [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
             if lock_fd is not None:
                 actions.append((os.POSIX_SPAWN_DUP2, lock_fd, LOCK_FD))
+            kept = 2 if lock_fd is None else LOCK_FD
+            closing = [(os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inheritable() if descriptor > kept]
             pid = os.posix_spawn(
                 argv[0],
                 list(argv),
                 child_environment(environment),
-                file_actions=actions,
+                file_actions=[*actions, *closing],
                 setsid=True,
                 setsigmask=[],
                 setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP],
@@ -93,17 +95,14 @@ def _record_of(pid: int, api_socket: str) -> StartedXray:
 
 def is_running(record: StartedXray) -> bool:
     """Whether this very process still runs: same boot, same pid, same start, not a zombie."""
-    return record.boot_id == boot_id() and start_time_ticks(record.pid) == record.start_time_ticks
+    found = _stat(record.pid)
+    return found is not None and found[0] not in "ZX" and _is_same(record)
 
 
 def start_time_ticks(pid: int) -> int | None:
     """When the process started, in clock ticks since boot; None when it does not run."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    after_name = stat.rpartition(")")[2].split()
-    return None if after_name[0] in "ZX" else int(after_name[19])
+    found = _stat(pid)
+    return None if found is None or found[0] in "ZX" else found[1]
 
 
 def boot_id() -> str:
@@ -122,7 +121,7 @@ async def wait_exit(process: StartedXray | int) -> int | None:
     except ProcessLookupError:
         return _reap(pid)
     try:
-        if isinstance(process, int) or is_running(process):
+        if isinstance(process, int) or _is_same(process):
             await _ended(descriptor)
     finally:
         os.close(descriptor)
@@ -139,8 +138,8 @@ async def stop(record: StartedXray, *, kill_after_s: float = _KILL_AFTER_S) -> i
     except ProcessLookupError:
         return _reap(record.pid)
     try:
-        if not is_running(record):
-            return _reap(record.pid)
+        if not _is_same(record):
+            return None
         _send(descriptor, signal.SIGTERM)
         try:
             async with asyncio.timeout(kill_after_s):
@@ -161,6 +160,16 @@ def socket_path(path: Path) -> Path:
     return path
 
 
+def _inheritable() -> list[int]:
+    """Descriptors somebody handed to us: a pipe among them would never end while Xray lives."""
+    found: list[int] = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if os.get_inheritable(int(entry.name)):
+                found.append(int(entry.name))
+    return found
+
+
 async def _ended(descriptor: int) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
@@ -174,6 +183,22 @@ async def _ended(descriptor: int) -> None:
 def _send(descriptor: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         signal.pidfd_send_signal(descriptor, number)
+
+
+def _is_same(record: StartedXray) -> bool:
+    """Also true of a zombie, whose threads may still be ending."""
+    found = _stat(record.pid)
+    return found is not None and found[1] == record.start_time_ticks and record.boot_id == boot_id()
+
+
+def _stat(pid: int) -> tuple[str, int] | None:
+    """State and start time."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    after_name = text.rpartition(")")[2].split()
+    return after_name[0], int(after_name[19])
 
 
 def _reap(pid: int) -> int | None:

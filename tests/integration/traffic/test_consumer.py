@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from nats.js.api import ConsumerConfig
+
 from harness.broker import FleetBroker, eventually, running_broker
 from harness.ledger import INBOUND, ONE, TWO, LedgerBench, batch, epoch_of
-from nats.js.api import ConsumerConfig
-from xfleet_nats.jetstream import ensure_streams
-
 from xfleet_contracts import codec, subjects
 from xfleet_contracts.streams import TRAFFIC
 from xfleet_contracts.traffic import Batch
 from xfleet_controller.traffic.consumer import LedgerConsumer, StreamDelivery
+from xfleet_nats.jetstream import ensure_streams
 from xfleet_runtime.broker import BrokerLink
 
 pytestmark = pytest.mark.real_broker

@@ -1,9 +1,9 @@
 from dataclasses import dataclass, field
 
 import pytest
-from harness.ledger import INBOUND, NOW, ONE, LedgerBench, batch, epoch_of
 from sqlalchemy import select, update
 
+from harness.ledger import INBOUND, NOW, ONE, LedgerBench, batch, epoch_of
 from xfleet_contracts import codec
 from xfleet_contracts.commands import Reply
 from xfleet_contracts.heartbeat import Heartbeat, HostFigures, XrayState
@@ -43,9 +43,7 @@ class Desk:
     def beat(self, instance: str, start_id: str) -> None:
         seq = self.seqs[instance] = self.seqs.get(instance, 0) + 1
         xray = XrayState(status="running", start_id=start_id)
-        self.presence.take(
-            "srv1", Heartbeat(instance=instance, seq=seq, sent_at_ms=0, xray=xray, host=HostFigures())
-        )
+        self.presence.take("srv1", Heartbeat(instance=instance, seq=seq, sent_at_ms=0, xray=xray, host=HostFigures()))
 
     async def ask(self, *, instance: str = "i2", epoch: str = E2, **more: object) -> LedgerAnswer:
         query = codec.encode(LedgerQuery(instance=instance, epoch=epoch, **more))  # type: ignore[arg-type]
@@ -152,4 +150,4 @@ async def test_more_names_than_an_answer_holds_end_as_missing_not_as_double(benc
     answer = await desk.ask(starts=("s" * 64,))
     assert len(answer.foreign) == 1200
     assert len(answer.missing) == 1
-    assert NOW == bench.clock.now()
+    assert bench.clock.now() == NOW

@@ -5,11 +5,11 @@ import itertools
 import random
 from collections import defaultdict
 
-from harness.ledger import INBOUND, NOW, OTHER_INBOUND, HandDelivery, LedgerBench, batch, delivery
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
+from harness.ledger import INBOUND, NOW, OTHER_INBOUND, HandDelivery, LedgerBench, batch, delivery
 from xfleet_contracts.traffic import Batch
 from xfleet_controller.traffic.models import LedgerBody, LedgerCursor, LedgerKey
 from xfleet_controller.traffic.reading import parse, unpack
@@ -67,7 +67,9 @@ async def test_sums_are_exact_under_duplicates_reorders_forks_and_two_ingesters(
         cursors = (await session.scalars(select(LedgerCursor).where(LedgerCursor.epoch.in_(epochs)))).all()
         keys = (await session.scalars(select(LedgerKey).where(LedgerKey.epoch.in_(epochs)))).all()
     sid_of = {server_id: sid for sid, (server_id, _) in SERVERS.items()}
-    committed = {(sid_of[body.server_id], body.epoch, body.seq): parse(unpack(body.body or b"")).head for body in bodies}
+    committed = {
+        (sid_of[body.server_id], body.epoch, body.seq): parse(unpack(body.body or b"")).head for body in bodies
+    }
     assert committed.keys() == delivered.keys()
     assert all(head.instance in delivered[key] for key, head in committed.items())
 
@@ -102,4 +104,4 @@ async def test_two_ingesters_with_crossing_clients_do_not_deadlock(bench: Ledger
     await asyncio.gather(feed(0, "srv1"), feed(1, "srv2"))
     found = await bench.totals()
     assert {found[client] for client in clients} == {(40, 40)}
-    assert NOW == bench.clock.now()
+    assert bench.clock.now() == NOW

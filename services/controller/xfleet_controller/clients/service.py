@@ -111,6 +111,13 @@ async def get_client(context: Context, actor: Actor, client_id: int) -> ClientVi
         return (await _views(session, context, [row]))[0]
 
 
+async def find_clients(context: Context, actor: Actor, client_ids: Sequence[int]) -> Sequence[ClientView]:
+    """Those of these clients that there are, for pages that show them live."""
+    authorize(actor, "clients.read")
+    async with context.database.read() as session:
+        return await _views(session, context, await store.list_by_ids(session, client_ids))
+
+
 async def create_client(context: Context, actor: Actor, new: ClientNew) -> tuple[ClientView, list[int]]:
     """A new client with fresh credentials on its inbounds; the ids of the tasks this caused."""
     authorize(actor, "clients.write")

@@ -50,7 +50,9 @@ class AddingUpsert(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _types(self) -> list[str]:
-        return [kind for _, kind in self.keys] + [INT] * (len(self.adds) + len(self.fixed)) + [MOMENT] * len(self.latest)
+        return (
+            [kind for _, kind in self.keys] + [INT] * (len(self.adds) + len(self.fixed)) + [MOMENT] * len(self.latest)
+        )
 
     @property
     def _postgresql(self) -> str:
@@ -62,8 +64,8 @@ class AddingUpsert(msgspec.Struct, frozen=True, kw_only=True):
         names = ", ".join(f"v{place}" for place in range(len(self._types)))
         sets = [f"{name} = t.{name} + excluded.{name}" for name in self.adds]
         sets += [f"{name} = GREATEST(t.{name}, excluded.{name})" for name in self.latest]
-        return (
-            f"INSERT INTO {self.table} AS t ({', '.join(self._names)}) "
+        return (  # names of our own tables and columns, never a value
+            f"INSERT INTO {self.table} AS t ({', '.join(self._names)}) "  # noqa: S608
             f"SELECT {values} FROM unnest({places}) AS s({names}) "
             f"ON CONFLICT ({', '.join(name for name, _ in self.keys)}) DO UPDATE SET {', '.join(sets)}"
         )
@@ -73,7 +75,8 @@ class AddingUpsert(msgspec.Struct, frozen=True, kw_only=True):
         sets = [f"{name} = {name} + excluded.{name}" for name in self.adds]
         sets += [f"{name} = max(coalesce({name}, excluded.{name}), excluded.{name})" for name in self.latest]
         return (
-            f"INSERT INTO {self.table} ({', '.join(self._names)}) VALUES ({', '.join('?' * len(self._types))}) "
+            f"INSERT INTO {self.table} ({', '.join(self._names)}) "  # noqa: S608
+            f"VALUES ({', '.join('?' * len(self._types))}) "
             f"ON CONFLICT ({', '.join(name for name, _ in self.keys)}) DO UPDATE SET {', '.join(sets)}"
         )
 

@@ -10,7 +10,9 @@ from xfleet_controller.auth.rights import Actor, authorize
 from xfleet_controller.clients.models import Client
 from xfleet_controller.context import Context
 from xfleet_controller.errors import NotFound
-from xfleet_controller.traffic.models import ClientInboundTotal, TrafficDaily, TrafficHourly
+from xfleet_controller.traffic import query
+from xfleet_controller.traffic.models import TrafficDaily, TrafficHourly
+from xfleet_controller.traffic.query import Bytes
 
 HOUR_S = 3600
 DAY_S = 86400
@@ -39,7 +41,10 @@ async def fleet_traffic(
     """Traffic of all servers, or of one."""
     authorize(actor, "traffic.read")
     async with context.database.read() as session:
-        totals = [ClientInboundTotal.server_id == server_id] if server_id is not None else []
+        if server_id is None:
+            totals = await query.get_fleet(session)
+        else:
+            totals = await query.get_server_clients(session, server_id)
         return await _read(session, context, totals, hours=hours, step=step, server_id=server_id)
 
 
@@ -52,33 +57,29 @@ async def client_traffic(
         ref = await session.scalar(select(Client.ref).where(Client.id == client_id))
         if ref is None:
             raise NotFound("There is no such client.")
-        totals = [ClientInboundTotal.client_ref == ref]
+        figures = await query.get_client(session, ref)
+        totals = Bytes(figures.up_bytes, figures.down_bytes)
         return await _read(session, context, totals, hours=hours, step=step, client_ref=ref)
 
 
 async def _read(
     session: AsyncSession,
     context: Context,
-    totals: list[Any],
+    totals: Bytes,
     *,
     hours: int,
     step: str,
     server_id: int | None = None,
     client_ref: int | None = None,
 ) -> Traffic:
-    up, down = (
-        await session.execute(
-            select(func.sum(ClientInboundTotal.up_bytes), func.sum(ClientInboundTotal.down_bytes)).where(*totals)
-        )
-    ).one()
     table: Any = TrafficHourly if step == "hour" else TrafficDaily
     slot, length_s = (table.hour, HOUR_S) if step == "hour" else (table.day, DAY_S)
     since = (int(context.clock.now().timestamp()) - hours * HOUR_S) // length_s
-    query = select(slot, table.server_id, func.sum(table.up_bytes), func.sum(table.down_bytes)).where(slot >= since)
+    statement = select(slot, table.server_id, func.sum(table.up_bytes), func.sum(table.down_bytes)).where(slot >= since)
     if server_id is not None:
-        query = query.where(table.server_id == server_id)
+        statement = statement.where(table.server_id == server_id)
     if client_ref is not None:
-        query = query.where(table.client_ref == client_ref)
-    rows = await session.execute(query.group_by(slot, table.server_id).order_by(slot, table.server_id))
+        statement = statement.where(table.client_ref == client_ref)
+    rows = await session.execute(statement.group_by(slot, table.server_id).order_by(slot, table.server_id))
     series = [Row(at * length_s, server, int(up_bytes), int(down_bytes)) for at, server, up_bytes, down_bytes in rows]
-    return Traffic(int(up or 0), int(down or 0), series)
+    return Traffic(totals.up_bytes, totals.down_bytes, series)

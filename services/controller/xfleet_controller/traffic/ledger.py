@@ -1,6 +1,6 @@
 """The ledger's rules, without a database: which batches of a fetch are new, which rows count, what is added where."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -60,7 +60,7 @@ class Known(msgspec.Struct, frozen=True):
     servers: Mapping[str, ServerFact]
     inbound_servers: Mapping[int, int]
     """Server of every inbound that is or was."""
-    clients: Set[int]
+    clients: Container[int]
     """Clients that are or were."""
     cursors: Mapping[CursorKey, Cursor]
     digests: Mapping[BatchKey, str]

@@ -8,7 +8,7 @@ from sqlalchemy import and_, delete, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from xfleet_controller.clients.models import Client, Tombstone
+from xfleet_controller.clients.models import Tombstone
 from xfleet_controller.inbounds.models import Inbound
 from xfleet_controller.servers.models import Server
 from xfleet_controller.tables import Base
