@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 from xfleet_controller.auth.passwords import Passwords
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.db import Database
+from xfleet_controller.panel.pulse import Pulse
 from xfleet_controller.servers.index import StateIndexes
 from xfleet_controller.servers.presence import Presence
 from xfleet_controller.tasks.bell import TaskBell
@@ -39,6 +40,8 @@ class Context:
         self.presence = presence
         self.indexes = StateIndexes()
         self.bell = TaskBell()
+        self.pulse = Pulse()
+        """Rung by whatever live pages show."""
         self.registry = CollectorRegistry()
         """This controller's own figures."""
         self.fleet: Fleet | None = None
