@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from litestar import Litestar, Router
+from litestar import Litestar, Request, Router, get
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.logging.config import LoggingConfig
+from litestar.enums import OpenAPIMediaType
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
@@ -38,7 +39,7 @@ def create_web_app(
     api = Router(
         path=BASE,
         route_handlers=[
-            SessionApi, AccountApi, ServerApi, InboundApi, ClientApi, ClientTrafficApi, TaskApi, TrafficApi, BotApi,
+            SessionApi, AccountApi, ServerApi, InboundApi, ClientApi, ClientTrafficApi, TaskApi, TrafficApi, BotApi, show_openapi,
         ],
     )  # fmt: skip
     prefix = context.settings.prefix
@@ -59,13 +60,19 @@ def create_web_app(
     return edge.around(app, prefix)
 
 
+@get("/openapi.json", include_in_schema=False, media_type=OpenAPIMediaType.OPENAPI_JSON)
+async def show_openapi(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    """The API's own description."""
+    return request.app.openapi_schema.to_schema()
+
+
 def _openapi() -> OpenAPIConfig:
     bearer = SecurityScheme(type="http", scheme="bearer", description="The token of `POST /api/v1/session`.")
     return OpenAPIConfig(
         title="xfleet",
         version="1",
         description="Every action of the panel as JSON. Errors are problem details with a stable word `code`.",
-        path=BASE,
+        path=f"{BASE}/schema",
         render_plugins=[JsonRenderPlugin(path="/openapi.json")],
         components=Components(security_schemes={"bearer": bearer}),
         security=[{"bearer": []}],

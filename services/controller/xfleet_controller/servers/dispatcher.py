@@ -10,14 +10,14 @@ from datetime import timedelta
 
 from sqlalchemy import or_, select, update
 
-from xfleet_contracts.apply import APPLY, BASE_MISMATCH, SNAPSHOT_GONE, ApplyOrder, ApplyReport
+from xfleet_contracts.apply import APPLY, ApplyOrder, ApplyReport
 from xfleet_contracts.desired_state import StatePoint
 from xfleet_contracts.errors import Refusal, RemoteRefusal
 from xfleet_contracts.heartbeat import Heartbeat
 from xfleet_controller.bus import AgentOffline, AgentTimeout, Commander
 from xfleet_controller.context import Context
 from xfleet_controller.servers import outcome
-from xfleet_controller.servers.difference import is_known_point, make_order, target_of
+from xfleet_controller.servers.difference import make_order, target_of
 from xfleet_controller.servers.models import Server, ServerRevision, StatePointRow
 from xfleet_controller.tasks import store as tasks
 from xfleet_runtime.backoff import Backoff
@@ -60,6 +60,7 @@ class Dispatcher:
         self._targets: dict[int, StatePoint] = {}
         self._told_bases: dict[int, StatePoint] = {}
         self._backoffs: dict[int, Backoff] = {}
+        self._wholes: set[int] = set()
         context.presence.on_beat.append(self.on_beat)
 
     def wake(self, server_id: int) -> None:
@@ -145,9 +146,13 @@ class Dispatcher:
                 await self._put_back(plan, refusal)
                 return self._later_s(server_id)
             except RemoteRefusal as refusal:
-                base = await self._after_refusal(plan, refusal)
-                if base is None and refusal.remote_code not in {BASE_MISMATCH, SNAPSHOT_GONE}:
-                    return None if refusal.remote_code not in outcome.PASSING else self._later_s(server_id)
+                if refusal.remote_code in outcome.DEFINITE:
+                    await outcome.note_refusal(self._context, plan.server_id, plan.target, refusal, self._owner)
+                    return None
+                await self._put_back(plan, refusal)
+                if refusal.remote_code not in outcome.ELSEWHERE:
+                    return self._later_s(server_id)
+                base = self._corrected(plan, refusal)
                 continue
             self._told_bases[server_id] = base = report.point
             await outcome.note_report(self._context, plan.server_id, plan.sid, report, self._owner)
@@ -193,8 +198,9 @@ class Dispatcher:
                 target = target_of(row)
                 order = await make_order(session, self._context.vault, row, None, now)
             else:
-                known = await is_known_point(session, server_id, base)
-                order = await make_order(session, self._context.vault, row, base if known else None, now)
+                whole = server_id in self._wholes
+                order = await make_order(session, self._context.vault, row, None if whole else base, now)
+                self._wholes.discard(server_id)
             self._targets[server_id] = target
             row.lease_owner, row.lease_until_at, row.lease_fence = self._owner, now + LEASE, row.lease_fence + 1
             command_id = new_id()
@@ -210,18 +216,14 @@ class Dispatcher:
                 fence=row.lease_fence,
             )
 
-    async def _after_refusal(self, plan: Plan, refusal: RemoteRefusal) -> StatePoint | None:
-        """Where the agent says it is, when that was the reason; otherwise the digest is not sent again."""
-        if refusal.remote_code in {BASE_MISMATCH, SNAPSHOT_GONE}:
-            point = outcome.point_in(refusal)
-            if point is not None:
-                self._told_bases[plan.server_id] = point
-            return point
-        if refusal.remote_code in outcome.PASSING:
-            await self._put_back(plan, refusal)
-            return None
-        await outcome.note_refusal(self._context, plan.server_id, plan.target, refusal, self._owner)
-        return None
+    def _corrected(self, plan: Plan, refusal: RemoteRefusal) -> StatePoint | None:
+        """Where the agent says it is; entities that did not add up are sent whole next time."""
+        if refusal.remote_code == outcome.DIGEST_MISMATCH:
+            self._wholes.add(plan.server_id)
+        point = outcome.point_in(refusal)
+        if point is not None:
+            self._told_bases[plan.server_id] = point
+        return point
 
     async def _put_back(self, plan: Plan, refusal: Refusal) -> None:
         async with self._context.database.write() as session:
