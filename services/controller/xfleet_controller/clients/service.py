@@ -53,8 +53,8 @@ class ClientEdit(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     name: str | UnsetType = UNSET
     inbound_ids: list[int] | UnsetType = UNSET
-    total_bytes: int | None | UnsetType = UNSET
-    expires_at: datetime | None | UnsetType = UNSET
+    total_bytes: int | UnsetType | None = UNSET
+    expires_at: datetime | UnsetType | None = UNSET
     enabled: bool | UnsetType = UNSET
     comment: str | UnsetType = UNSET
     version: int | UnsetType = UNSET
