@@ -395,9 +395,7 @@ def find_xrays(state_dir: Path) -> list[StartedXray]:
 
 
 @asynccontextmanager
-async def agent_process(
-    broker: FleetBroker, sid: str = SLUG, **settings: str
-) -> AsyncIterator[AgentProcess]:
+async def agent_process(broker: FleetBroker, sid: str = SLUG, **settings: str) -> AsyncIterator[AgentProcess]:
     """A started, enrolled agent with short rhythms; it and its Xray are ended afterwards."""
     with tempfile.TemporaryDirectory(prefix="xa-", ignore_cleanup_errors=True) as name:
         state_dir = Path(name, "state")

@@ -18,6 +18,7 @@ from xfleet_controller.outbox import note_event
 from xfleet_controller.servers.models import Server
 from xfleet_controller.traffic.ingest import Ingest
 from xfleet_controller.traffic.ledger import LedgerSettings
+from xfleet_controller.traffic.live import LiveRates
 from xfleet_controller.traffic.metrics import LedgerMetrics
 from xfleet_controller.traffic.models import ClientTotal, RejectedBatch, TagTotal
 from xfleet_controller.traffic.receipts import Receipts
@@ -98,6 +99,7 @@ class LedgerBench:
         self.clock = FakeClock(NOW)
         self.sender = RecordingSender()
         self.receipts = Receipts(self.sender)
+        self.live = LiveRates(self.clock)
         self.registry = CollectorRegistry()
         self.metrics = LedgerMetrics(self.registry)
         self.ingest = Ingest(database, self.clock, self.receipts, self.metrics, note_event, settings)
@@ -174,7 +176,10 @@ class LedgerBench:
     async def tags(self) -> dict[tuple[str, str], tuple[int, int]]:
         """Up and down bytes by direction and tag."""
         async with self.database.read() as session:
-            return {(row.direction, row.tag): (row.up_bytes, row.down_bytes) for row in await session.scalars(select(TagTotal))}
+            return {
+                (row.direction, row.tag): (row.up_bytes, row.down_bytes)
+                for row in await session.scalars(select(TagTotal))
+            }
 
     async def rejected(self) -> list[RejectedBatch]:
         """Everything set aside."""

@@ -15,6 +15,7 @@ SETTINGS: dict[str, frozenset[str]] = {
             "broker_port",
             "ready_file",
             "public",
+            "base_path",
             "behind_proxy",
             "tls_cert",
             "tls_key",

@@ -1,22 +1,11 @@
 """The one place that constructs: from settings to a running controller."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from xfleet_contracts import subjects
-from xfleet_contracts.enrollment import SignedManifest
-from xfleet_nats.fleet import FleetIssuer, FleetKeys
-from xfleet_nats.jetstream import ensure_streams
-from xfleet_nats.system import NodeWatch
-from xfleet_runtime.broker import BrokerOutage, Credentials
-from xfleet_runtime.clock import Clock, SystemClock
-from xfleet_runtime.errors import Unusable
-from xfleet_runtime.ids import new_id
-from xfleet_runtime.log import get_logger
-from xfleet_runtime.supervise import every, supervise
-
 from xfleet_controller.auth import service as auth
 from xfleet_controller.auth.passwords import Passwords
 from xfleet_controller.bot.inbox import ControlDesk
@@ -28,15 +17,25 @@ from xfleet_controller.db import Database
 from xfleet_controller.fleet import store as fleet_store
 from xfleet_controller.fleet.inbox import Desks
 from xfleet_controller.fleet.keyring import load_keys, open_vault
-from xfleet_controller.fleet.manifest import ensure_manifest
+from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest
 from xfleet_controller.fleet.service import Fleet
+from xfleet_controller.ledger_wiring import Ledger, open_ledger
 from xfleet_controller.outbox import Outbox
 from xfleet_controller.servers import jobs as server_jobs
 from xfleet_controller.servers import service as servers
 from xfleet_controller.servers.dispatcher import Dispatcher
 from xfleet_controller.servers.presence import Presence
 from xfleet_controller.tasks import store as tasks
-from xfleet_controller.traffic.wiring import Ledger, open_ledger
+from xfleet_controller.vault import Vault
+from xfleet_nats.fleet import FleetIssuer, FleetKeys
+from xfleet_nats.jetstream import ensure_streams
+from xfleet_nats.system import NodeWatch
+from xfleet_runtime.broker import BrokerLink, Credentials
+from xfleet_runtime.clock import Clock, SystemClock
+from xfleet_runtime.errors import Unusable
+from xfleet_runtime.ids import new_id
+from xfleet_runtime.log import get_logger
+from xfleet_runtime.supervise import every, supervise
 
 _log = get_logger(__name__)
 BROKER_URLS = "broker_urls"
@@ -57,13 +56,13 @@ class Controller:
     ledger: Ledger
 
 
-def make_context(settings: ControllerSettings, database: Database, vault: object, clock: Clock) -> Context:
+def make_context(settings: ControllerSettings, database: Database, vault: Vault, clock: Clock) -> Context:
     """The parts that need no broker."""
     return Context(
         settings=settings,
         clock=clock,
         database=database,
-        vault=vault,  # type: ignore[arg-type]
+        vault=vault,
         passwords=Passwords(),
         presence=Presence(clock, heartbeat_interval_s=settings.heartbeat_interval_s),
     )
@@ -82,15 +81,13 @@ async def open_controller(settings: ControllerSettings, *, clock: Clock | None =
             raise Unusable(f"There is no fleet in {settings.data_dir}. Run: xfleet-controller init")
         context = make_context(settings, database, vault, clock)
         broker_urls = await _broker_urls(settings, database)
-        manifest = await ensure_manifest(
-            database, keys, settings.root_file, clock, broker_urls=await _agents_urls(database, broker_urls)
-        )
-        issuer = FleetIssuer(keys, clock)
         agents_urls = await _agents_urls(database, broker_urls)
+        manifest = await ensure_manifest(database, keys, settings.root_file, clock, broker_urls=agents_urls)
+        issuer = FleetIssuer(keys, clock)
         context.fleet = Fleet(issuer, manifest, agents_urls, vault, clock)
         async with open_bus(_credentials(issuer, broker_urls)) as bus:
             context.bus = bus
-            async with _running(context, bus, keys, manifest, broker_urls) as controller:
+            async with _running(context, bus, keys, broker_urls) as controller:
                 yield controller
     finally:
         await database.close()
@@ -98,7 +95,7 @@ async def open_controller(settings: ControllerSettings, *, clock: Clock | None =
 
 @asynccontextmanager
 async def _running(
-    context: Context, bus: Bus, keys: FleetKeys, manifest: SignedManifest, broker_urls: tuple[str, ...]
+    context: Context, bus: Bus, keys: FleetKeys, broker_urls: tuple[str, ...]
 ) -> AsyncIterator[Controller]:
     commander = Commander(bus.commands, keys.command_key(), context.presence, context.clock)
     dispatcher = Dispatcher(context, commander)
@@ -110,16 +107,15 @@ async def _running(
     desks = Desks(context, fleet, bus.rpc, revoked.set)
     await servers.refresh_known(context)
     ledger = open_ledger(context, bus, commander, desks)
-    bus.commands.on_connected(lambda: _ensure_streams(bus))
-    bus.heartbeats.on_connected(lambda: _listening(context))
+    await _at_connections(bus.commands, lambda: _ensure_streams(bus))
+    await _at_connections(bus.heartbeats, lambda: _listening(context))
     watch = NodeWatch(bus.sys, lambda _node: servers.push_revocations(context))
     await bus.heartbeats.subscribe(subjects.ALL_HEARTBEATS, context.presence.on_heartbeat)
-    if bus.heartbeats.connected:
-        context.presence.now_listening()
     await watch.start()
     await desks.start()
     await ControlDesk(context, bus.svc).start()
-    context.presence.on_instance.append(lambda sid, beat: _tell_manifest(context, commander, sid, beat.manifest_serial))
+    teller = ManifestTeller(commander, fleet)
+    context.presence.on_beat.append(teller.on_beat)
     loops = {
         "outbox": outbox.run,
         "dispatcher": dispatcher.run,
@@ -128,18 +124,18 @@ async def _running(
         "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: _keep_house(context), first_s=60),
         "revocations": lambda: _push_when(context, revoked),
         "credentials": lambda: every(RENEW_EVERY_S, lambda: _renew(bus, fleet.issuer, broker_urls)),
+        "manifest": teller.run,
         **ledger.loops,
     }
-    async with asyncio.TaskGroup() as group:
-        running = [group.create_task(supervise(name, loop)) for name, loop in loops.items()]
-        try:
-            yield Controller(
-                context=context, bus=bus, commander=commander, dispatcher=dispatcher, desks=desks, ledger=ledger
-            )
-        finally:
-            for task in running:
-                task.cancel()
-    _ = manifest
+    running = [asyncio.ensure_future(supervise(name, loop)) for name, loop in loops.items()]
+    try:
+        yield Controller(
+            context=context, bus=bus, commander=commander, dispatcher=dispatcher, desks=desks, ledger=ledger
+        )
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 def _credentials(issuer: FleetIssuer, urls: tuple[str, ...]) -> dict[str, Credentials]:
@@ -161,6 +157,13 @@ async def _agents_urls(database: Database, own: tuple[str, ...]) -> tuple[str, .
     """The addresses agents get: what `init` wrote down, else our own."""
     async with database.read() as session:
         return tuple(await fleet_store.find_setting(session, BROKER_URLS) or own)
+
+
+async def _at_connections(link: BrokerLink, callback: Callable[[], Awaitable[None]]) -> None:
+    """Calls back for the present connection, if there is one, and for all later ones."""
+    link.on_connected(callback)
+    if link.connected:
+        await callback()
 
 
 async def _ensure_streams(bus: Bus) -> None:
@@ -200,8 +203,4 @@ async def _renew(bus: Bus, issuer: FleetIssuer, urls: tuple[str, ...]) -> None:
         await link.replace_credentials(fresh[name])
 
 
-def _tell_manifest(context: Context, commander: Commander, sid: str, serial: int) -> None:
-    _ = (context, commander, sid, serial)
-
-
-__all__ = ["BrokerOutage", "Controller", "make_context", "open_controller"]
+__all__ = ["Controller", "make_context", "open_controller"]

@@ -5,22 +5,22 @@ import http
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
 from litestar import Request, Response
-from litestar.enums import MediaType
+from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from sqlalchemy.exc import IntegrityError
-from xfleet_contracts.errors import Refusal
-from xfleet_runtime.log import get_logger
 
+from xfleet_contracts.errors import Refusal
 from xfleet_controller.auth import service as auth
 from xfleet_controller.auth.rights import Actor, Forbidden
 from xfleet_controller.context import Context
 from xfleet_controller.errors import Invalid
+from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
 REQUEST_TIMEOUT_S = 30.0
@@ -44,6 +44,11 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
+TheContext = NamedDependency[Context]
+"""The controller's parts, in a handler's signature."""
+TheActor = NamedDependency[Actor]
+"""Who asks, in a handler's signature: a handler that has it needs a session."""
+_SECURITY = tuple((name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
 HtmlError = Callable[[Request[Any, Any, Any], int, str, str, str], Response[Any]]
 """Makes an error page from request, status, title, message and error id."""
 
@@ -216,47 +221,48 @@ def _problem(status: int, code: str, detail: str, errors: list[dict[str, str]] |
 
 
 def _word_of(status: int) -> str:
-    return {401: "not_signed_in", 403: Forbidden.code, 404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(
-        status, "refused"
-    )
+    return {
+        401: "not_signed_in",
+        403: Forbidden.code,
+        404: "not_found",
+        405: "method_not_allowed",
+        413: "too_large",
+    }.get(status, "refused")
 
 
-def edge_middleware(prefix: str) -> Callable[[ASGIApp], ASGIApp]:
-    """Security headers, a time limit and one access line without secrets, around everything."""
+def around(app: ASGIApp, prefix: str) -> ASGIApp:
+    """The application with security headers, a time limit and one access line, also where no route matches."""
 
-    def wrap(app: ASGIApp) -> ASGIApp:
-        async def edge(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http":
-                await app(scope, receive, send)
-                return
-            started_s, status = time.perf_counter(), 0
+    async def edge(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        started_s, status = time.perf_counter(), 0
 
-            async def send_with_headers(message: Message) -> None:
-                nonlocal status
-                if message["type"] == "http.response.start":
-                    status = message["status"]
-                    present = {name.lower() for name, _ in message["headers"]}
-                    extra = [
-                        (name.encode(), value.encode())
-                        for name, value in SECURITY_HEADERS.items()
-                        if name.encode() not in present
-                    ]
-                    message["headers"] = [*message["headers"], *extra]
-                await send(message)
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = _with_security(message["headers"])
+            await send(message)
 
-            path = scope["path"].removeprefix(prefix)
-            try:
-                async with asyncio.timeout(None if path in ENDLESS else REQUEST_TIMEOUT_S):
-                    await app(scope, receive, send_with_headers)
-            except TimeoutError:
-                if not status:
-                    await _send_timeout(send_with_headers)
-            finally:
-                _log_access(scope, path, status, time.perf_counter() - started_s)
+        path = scope["path"].removeprefix(prefix)
+        try:
+            async with asyncio.timeout(None if path in ENDLESS else REQUEST_TIMEOUT_S):
+                await app(scope, receive, send_with_headers)
+        except TimeoutError:
+            if not status:
+                await _send_timeout(send_with_headers)
+        finally:
+            _log_access(scope, path, status, time.perf_counter() - started_s)
 
-        return edge
+    return edge
 
-    return wrap
+
+def _with_security(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    given = list(headers)
+    present = {name.lower() for name, _ in given}
+    return [*given, *(each for each in _SECURITY if each[0] not in present)]
 
 
 async def _send_timeout(send: Callable[[Message], Any]) -> None:
@@ -273,6 +279,3 @@ def _log_access(scope: Scope, path: str, status: int, took_s: float) -> None:
         "request", method=scope["method"], path=shown, status=status, took_ms=round(took_s * 1000, 1),
         address=client[0] if client else "",
     )  # fmt: skip
-
-
-__all__ = ["MediaType", "edge_middleware", "exception_handlers", "provide_actor", "provide_context"]

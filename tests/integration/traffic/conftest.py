@@ -1,13 +1,12 @@
 """Both databases, and a ledger on them."""
 
 import pytest
+
 from harness.ledger import INBOUND, ONE, OTHER_INBOUND, TWO, LedgerBench
 from harness.postgres import database, database_url, postgres_server, postgres_template, postgres_url
-
 from xfleet_controller.db import Database
 
 __all__ = ["bench", "database", "database_url", "postgres_server", "postgres_template", "postgres_url"]
-
 
 
 @pytest.fixture

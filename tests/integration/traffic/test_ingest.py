@@ -3,9 +3,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from harness.ledger import INBOUND, NOW, ONE, OTHER_INBOUND, TWO, LedgerBench, batch, delivery, epoch_of
 from sqlalchemy import select, update
 
+from harness.ledger import INBOUND, NOW, ONE, OTHER_INBOUND, TWO, LedgerBench, batch, delivery, epoch_of
 from xfleet_contracts import codec
 from xfleet_contracts.receipt import FORK, RECEIPT
 from xfleet_contracts.traffic import Gap, TagRow
@@ -114,7 +114,9 @@ MALFORMED = [
     b"[" * 5000,
     b'{"epoch":"x","seq":1,"instance":"i","start_id":"s","from_at_ms":1,"to_at_ms":2}',
     b'{"epoch":"' + b"0" * 24 + b'","seq":0,"instance":"i","start_id":"s","from_at_ms":1,"to_at_ms":2}',
-    b'{"epoch":"' + b"0" * 24 + b'","seq":99999999999999999999,"instance":"","start_id":"s","from_at_ms":1,"to_at_ms":2}',
+    b'{"epoch":"'
+    + b"0" * 24
+    + b'","seq":99999999999999999999,"instance":"","start_id":"s","from_at_ms":1,"to_at_ms":2}',
     b'{"epoch":"' + b"0" * 24 + b'","seq":1,"instance":"a\\u0000","start_id":"s","from_at_ms":1,"to_at_ms":2}',
     b'{"epoch":"' + b"0" * 24 + b'","seq":1,"instance":"i","start_id":"\\ud800","from_at_ms":1,"to_at_ms":2}',
     b'{"epoch":"' + b"0" * 24 + b'","seq":1,"instance":"i","start_id":"s","from_at_ms":1,"to_at_ms":2,"clients":7}',
@@ -233,7 +235,9 @@ async def test_rows_from_before_a_reset_count_in_history_only(bench: LedgerBench
 
 async def test_gaps_are_kept_with_their_interval(bench: LedgerBench) -> None:
     at = int(NOW.timestamp() * 1000)
-    await bench.take("srv1", batch(E1, 1, gaps=(Gap(from_at_ms=at - 9000, to_at_ms=at, reason="xray_died", start_id="s0"),)))
+    await bench.take(
+        "srv1", batch(E1, 1, gaps=(Gap(from_at_ms=at - 9000, to_at_ms=at, reason="xray_died", start_id="s0"),))
+    )
     async with bench.database.read() as session:
         gap = (await session.scalars(select(LedgerGap))).one()
     assert (gap.reason, gap.from_at, gap.to_at) == ("xray_died", NOW - timedelta(seconds=9), NOW)
@@ -270,5 +274,3 @@ async def test_a_batch_that_breaks_the_ingest_is_set_aside_alone(bench: LedgerBe
     assert await bench.totals() == {ONE: (7, 0)}
     assert [each.reason for each in await bench.rejected()] == ["not_committable"]
     assert [each.acked_count for each in messages] == [1, 1, 1]
-
-

@@ -1,19 +1,20 @@
 """`/api/v1/clients`."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Request, delete, get, patch, post
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
 from xfleet_controller.api import Changed, Page, PageOf, PageSize, Search, TaskOut, Wait, waited
-from xfleet_controller.auth.rights import Actor
 from xfleet_controller.clients import service
 from xfleet_controller.clients.service import ClientEdit, ClientNew, ClientView
-from xfleet_controller.context import Context
-from xfleet_controller.edge import public_base
+from xfleet_controller.edge import TheActor, TheContext, public_base
 from xfleet_controller.subscriptions.links import subscription_path
+
+StateFilter = Annotated[str, QueryParameter(name="state", description="One of the states.")]
 
 
 class ClientOut(msgspec.Struct, kw_only=True):
@@ -81,13 +82,13 @@ class ClientApi(Controller):
     async def list_clients(
         self,
         request: Request[Any, Any, Any],
-        context: Context,
-        actor: Actor,
+        context: TheContext,
+        actor: TheActor,
         search: Search = "",
-        state: str = "",
-        inbound_id: int | None = None,
-        server_id: int | None = None,
-        sort: str = "",
+        client_state: StateFilter = "",
+        inbound_id: FromQuery[int | None] = None,
+        server_id: FromQuery[int | None] = None,
+        sort: FromQuery[str] = "",
         page: Page = 1,
         page_size: PageSize = 25,
     ) -> PageOf[ClientOut]:
@@ -96,7 +97,7 @@ class ClientApi(Controller):
             context,
             actor,
             search=search,
-            state=state,
+            state=client_state,
             inbound_id=inbound_id,
             server_id=server_id,
             sort=sort,
@@ -109,7 +110,12 @@ class ClientApi(Controller):
 
     @post(status_code=HTTP_201_CREATED, summary="Add a client")
     async def create(
-        self, request: Request[Any, Any, Any], context: Context, actor: Actor, data: ClientNew, wait: Wait = 0
+        self,
+        request: Request[Any, Any, Any],
+        context: TheContext,
+        actor: TheActor,
+        data: JSONBody[ClientNew],
+        wait: Wait = 0,
     ) -> ClientChanged:
         """With fresh credentials on every inbound named."""
         view, task_ids = await service.create_client(context, actor, data)
@@ -118,7 +124,7 @@ class ClientApi(Controller):
 
     @get("/{client_id:int}", summary="Show a client")
     async def show(
-        self, request: Request[Any, Any, Any], context: Context, actor: Actor, client_id: int
+        self, request: Request[Any, Any, Any], context: TheContext, actor: TheActor, client_id: FromPath[int]
     ) -> ClientOut:
         """One client with its links."""
         view = await service.get_client(context, actor, client_id)
@@ -128,10 +134,10 @@ class ClientApi(Controller):
     async def edit(
         self,
         request: Request[Any, Any, Any],
-        context: Context,
-        actor: Actor,
-        client_id: int,
-        data: ClientEdit,
+        context: TheContext,
+        actor: TheActor,
+        client_id: FromPath[int],
+        data: JSONBody[ClientEdit],
         wait: Wait = 0,
     ) -> ClientChanged:
         """What is left out stays."""
@@ -140,7 +146,7 @@ class ClientApi(Controller):
         return ClientChanged(**client_fields(view, public_base(request, context)), task_ids=task_ids, tasks=done)
 
     @delete("/{client_id:int}", status_code=HTTP_200_OK, summary="Delete a client")
-    async def remove(self, context: Context, actor: Actor, client_id: int, wait: Wait = 0) -> Changed:
+    async def remove(self, context: TheContext, actor: TheActor, client_id: FromPath[int], wait: Wait = 0) -> Changed:
         """Everywhere; its totals stay in the ledger."""
         task_ids = await service.delete_client(context, actor, client_id)
         return Changed(task_ids=task_ids, tasks=await waited(context, task_ids, wait))

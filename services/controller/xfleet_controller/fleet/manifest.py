@@ -1,5 +1,6 @@
 """The manifest agents believe in: made and signed anew when its contents changed and the root is at hand."""
 
+import asyncio
 import base64
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,14 @@ from typing import Any
 import msgspec
 
 from xfleet_contracts.enrollment import Manifest, SignedManifest
+from xfleet_contracts.heartbeat import Heartbeat
+from xfleet_controller.bus import Commander
 from xfleet_controller.db import Database
 from xfleet_controller.fleet import store
 from xfleet_controller.fleet.keyring import find_root
+from xfleet_controller.fleet.service import Fleet
 from xfleet_nats.fleet import FleetKeys
+from xfleet_runtime.broker import BrokerOutage
 from xfleet_runtime.clock import Clock
 from xfleet_runtime.errors import Unusable
 from xfleet_runtime.keys import signing
@@ -18,6 +23,8 @@ from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
 SETTING = "manifest"
+MANIFEST_VERB = "manifest"
+BEHIND_COUNT = 10_000
 
 
 async def ensure_manifest(
@@ -68,3 +75,27 @@ def _from_setting(value: Any) -> SignedManifest | None:
     if value is None:
         return None
     return SignedManifest(payload=base64.b64decode(value["payload"]), signature=base64.b64decode(value["signature"]))
+
+
+class ManifestTeller:
+    """Sends the manifest to agents whose beats name an older serial."""
+
+    def __init__(self, commander: Commander, fleet: Fleet) -> None:
+        self._commander = commander
+        self._signed = fleet.manifest
+        self._serial = signing.open_manifest(fleet.issuer.keys.root_public, fleet.manifest).serial
+        self._behind: asyncio.Queue[str] = asyncio.Queue(maxsize=BEHIND_COUNT)
+
+    def on_beat(self, sid: str, beat: Heartbeat) -> None:
+        """Notes who is behind."""
+        if beat.manifest_serial < self._serial and not self._behind.full():
+            self._behind.put_nowait(sid)
+
+    async def run(self) -> None:
+        """Tells them, for ever; a loss is repaired by the next beat."""
+        while True:
+            sid = await self._behind.get()
+            try:
+                await self._commander.send(sid, MANIFEST_VERB, self._signed)
+            except BrokerOutage as outage:
+                _log.info("a manifest could not be sent", sid=sid, reason=str(outage))

@@ -3,13 +3,12 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from xfleet_runtime.log import get_logger
-
 from xfleet_controller.context import Context
 from xfleet_controller.outbox import note_event
 from xfleet_controller.servers import difference, service, store
 from xfleet_controller.servers.presence import OFFLINE, ONLINE, PENDING, Seen
 from xfleet_controller.sql import batches
+from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
 FLUSH_S = 3.0
@@ -29,7 +28,9 @@ async def flush_presence(context: Context) -> None:
     if unsaved:
         async with context.database.write() as session:
             for part in batches(sorted(unsaved)):
-                await store.update_presence(session, [_server_values(server_id, unsaved[server_id]) for server_id in part])
+                await store.update_presence(
+                    session, [_server_values(server_id, unsaved[server_id]) for server_id in part]
+                )
                 await store.update_points(session, [_point_values(server_id, unsaved[server_id]) for server_id in part])
     for sid, server_id, stored, status in moved:
         async with context.database.write() as session:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import nats.errors
@@ -100,10 +101,8 @@ class LedgerConsumer:
             messages = await pull.fetch(1, timeout=IDLE_WAIT_S)
         except (nats.errors.TimeoutError, TimeoutError):
             return []
-        try:
+        with suppress(nats.errors.TimeoutError, TimeoutError):
             messages += await pull.fetch(self._ingest.settings.fetch_count - 1, timeout=GATHER_S)
-        except (nats.errors.TimeoutError, TimeoutError):
-            pass
         return [StreamDelivery(message) for message in messages]
 
     async def _take(self, deliveries: Sequence[Delivery]) -> None:
@@ -111,6 +110,7 @@ class LedgerConsumer:
             await self._ingest.take(deliveries)
         except DatabaseAway as outage:
             delay_s = self._backoff.next_s()
+            self._ingest.metrics.delays.inc()
             _log.warning("the ledger cannot write; the stream holds", reason=str(outage), retry_s=round(delay_s, 1))
             for delivery in deliveries:
                 await delivery.nak(delay_s)

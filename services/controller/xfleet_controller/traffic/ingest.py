@@ -97,7 +97,7 @@ class Ingest:
         self._database = database
         self._clock = clock
         self._receipts = receipts
-        self._metrics = metrics
+        self.metrics = metrics
         self._note_event = note_event
         self._inbound_servers: dict[int, int] = {}
         self._clients: set[int] = set()
@@ -130,7 +130,7 @@ class Ingest:
                 if fork.refused_digest in new:
                     details = {"epoch": fork.epoch, "seq": fork.seq}
                     self._note_event(session, "batch_forked", now, server=fork.sid, details=details)
-        self._metrics.commit_seconds.observe(self._clock.monotonic_s() - started)
+        self.metrics.commit_seconds.observe(self._clock.monotonic_s() - started)
         for key, cursor in known.cursors.items():
             commit.cursors.setdefault(key, cursor)
         return commit
@@ -198,15 +198,15 @@ class Ingest:
                 await waiting
 
     def _count(self, commit: Commit, deliveries: Sequence[Delivery]) -> None:
-        self._metrics.batches.labels("accepted").inc(len(commit.accepted))
-        self._metrics.batches.labels("duplicate").inc(commit.duplicates_count)
-        self._metrics.batches.labels("fork").inc(len(commit.forks))
-        self._metrics.rows.inc(sum(len(each.clients) + len(each.tags) for each in commit.accepted))
+        self.metrics.batches.labels("accepted").inc(len(commit.accepted))
+        self.metrics.batches.labels("duplicate").inc(commit.duplicates_count)
+        self.metrics.batches.labels("fork").inc(len(commit.forks))
+        self.metrics.rows.inc(sum(len(each.clients) + len(each.tags) for each in commit.accepted))
         for each in commit.rejected:
-            self._metrics.rejects.labels(each.reason).inc()
+            self.metrics.rejects.labels(each.reason).inc()
             _log.info("set aside by the ledger", server=each.sid, reason=each.reason, detail=each.detail)
         oldest = min(each.stored_at for each in deliveries)
-        self._metrics.lag_seconds.set(max(0.0, (self._clock.now() - oldest).total_seconds()))
+        self.metrics.lag_seconds.set(max(0.0, (self._clock.now() - oldest).total_seconds()))
 
 
 def _read_all(deliveries: Sequence[Delivery]) -> tuple[list[Reading], list[Rejected]]:

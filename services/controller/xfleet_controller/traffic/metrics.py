@@ -22,6 +22,9 @@ class LedgerMetrics:
             "xfleet_ledger_lag_seconds", "Age of the oldest batch of the last commit when it was committed.",
             registry=registry,
         )  # fmt: skip
+        self.delays = Counter(
+            "xfleet_ledger_delays_total", "Fetches given back because the database was away.", registry=registry
+        )
         self.waiting_bodies = Gauge(
             "xfleet_ledger_rollup_waiting", "Batches not rolled up yet, at the last look.", registry=registry
         )

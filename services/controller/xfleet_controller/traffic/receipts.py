@@ -34,9 +34,7 @@ class Receipts:
         """These epochs of the server are committed as far as their cursors say."""
         for epoch, cursor in cursors.items():
             if cursor.floor > 0:
-                self._waiting[sid, epoch] = Receipt(
-                    epoch=epoch, committed_through=cursor.floor, digest=cursor.digest
-                )
+                self._waiting[sid, epoch] = Receipt(epoch=epoch, committed_through=cursor.floor, digest=cursor.digest)
         self._woken.set()
 
     def note_fork(self, fork: Forked) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import and_, delete, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from xfleet_controller.clients.models import Client, Tombstone
+from xfleet_controller.clients.models import Tombstone
 from xfleet_controller.inbounds.models import Inbound
 from xfleet_controller.servers.models import Server
 from xfleet_controller.tables import Base
@@ -39,8 +39,9 @@ ABOVE_FLOOR_COUNT = 20_000
 CLIENT_TOTALS = AddingUpsert(
     table="client_totals",
     keys=(("client_ref", INT),),
-    adds=("up_bytes", "down_bytes", "period_up_bytes", "period_down_bytes"),
+    adds=("up_bytes", "down_bytes"),
     latest=("last_online_at",),
+    also=(("period_up_bytes", "up_bytes"), ("period_down_bytes", "down_bytes")),
 )
 TAG_TOTALS = AddingUpsert(
     table="tag_totals",
@@ -189,7 +190,7 @@ async def list_names_of_starts(
         select(LedgerBody.epoch, LedgerBody.seq, LedgerBody.digest, LedgerBody.body.is_not(None))
         .where(LedgerBody.server_id == server_id, LedgerBody.start_id.in_(starts))
         .where(or_(LedgerBody.epoch.not_in(sorted(known)), *beyond))
-        .order_by(LedgerBody.received_at, LedgerBody.epoch, LedgerBody.seq)
+        .order_by(LedgerBody.epoch, LedgerBody.seq)
         .limit(limit)
     )
     return [(epoch, seq, digest, kept) for epoch, seq, digest, kept in rows]
@@ -264,7 +265,7 @@ async def _add_totals(session: AsyncSession, commit: Commit) -> None:
     sums = commit.sums
     clients = sorted(sums.client_up)
     up, down = [sums.client_up[ref] for ref in clients], [sums.client_down[ref] for ref in clients]
-    await CLIENT_TOTALS.run(session, [clients, up, down, up, down, [sums.client_seen_ms[ref] for ref in clients]])
+    await CLIENT_TOTALS.run(session, [clients, up, down, [sums.client_seen_ms[ref] for ref in clients]])
     await _take_back_from_periods(session, commit)
     tags = sorted(sums.tags)
     await TAG_TOTALS.run(session, [*_columns(tags, 3), *_columns([sums.tags[key] for key in tags], 2)])

@@ -1,0 +1,151 @@
+"""`init`: everything a new installation needs, and nothing changed in one that has it."""
+
+import socket
+from pathlib import Path
+
+import msgspec
+
+from xfleet_controller.app import BROKER_URLS, make_context
+from xfleet_controller.auth import service as auth
+from xfleet_controller.auth.passwords import password_errors
+from xfleet_controller.auth.rights import SYSTEM
+from xfleet_controller.config import ControllerSettings
+from xfleet_controller.context import Context
+from xfleet_controller.db import Database
+from xfleet_controller.fleet import service as fleet_service
+from xfleet_controller.fleet import store as fleet_store
+from xfleet_controller.fleet.keyring import load_or_create_keys, open_vault
+from xfleet_controller.fleet.manifest import ensure_manifest
+from xfleet_controller.fleet.service import ACCOUNT_SETTING, Fleet
+from xfleet_controller.servers import service as servers
+from xfleet_controller.servers import store as servers_store
+from xfleet_nats.accounts import AccountState
+from xfleet_nats.fleet import FleetIssuer
+from xfleet_nats.render import BrokerSettings, render_broker
+from xfleet_runtime.clock import SystemClock
+from xfleet_runtime.errors import Unusable
+from xfleet_runtime.files import private_directory, write_private
+from xfleet_runtime.ids import new_token
+
+WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  compared with, not bound
+
+
+class Initialized(msgspec.Struct, frozen=True, kw_only=True):
+    """What `init` answers, as one line of JSON."""
+
+    fleet_id: str
+    admin_created: bool
+    admin_password: str | None
+    """Only when it was made up just now: nobody can show it again."""
+    base_path: str
+    broker_config: str
+    broker_url: str
+    enroll_token_file: str | None
+    bot_credentials_file: str
+    new: bool
+
+
+class InitOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What `init` is told beside the settings."""
+
+    local_agent: bool = False
+    """Makes the server `local` and a token for its agent."""
+    broker_host: str = "127.0.0.1"
+    broker_port: int = 4222
+    broker_urls: tuple[str, ...] = ()
+    """What agents elsewhere use; empty: made from host and port."""
+
+
+async def initialize(settings: ControllerSettings, order: InitOrder) -> Initialized:
+    """Makes what is missing. Raises `Unusable`."""
+    private_directory(settings.data_dir)
+    if settings.admin_password and (errors := password_errors(settings.admin_password)):
+        raise Unusable(f"XFLEET_ADMIN_PASSWORD cannot be used: {errors[0].reason}")
+    clock, database = SystemClock(), Database(settings.database)
+    try:
+        await database.migrate()
+        vault = await open_vault(database, settings.key_file)
+        keys, new = await load_or_create_keys(database, vault, settings.root_file, clock)
+        context = make_context(settings, database, vault, clock)
+        urls = order.broker_urls or _urls(order)
+        async with database.write() as session:
+            await fleet_store.set_setting(session, BROKER_URLS, list(urls), clock.now())
+        issuer = FleetIssuer(keys, clock)
+        manifest = await ensure_manifest(database, keys, settings.root_file, clock, broker_urls=urls)
+        context.fleet = Fleet(issuer, manifest, urls, vault, clock)
+        config = await _render(context, issuer, order)
+        password = settings.admin_password or new_token()[:20]
+        admin_created = await auth.ensure_first_admin(context, password)
+        token_file = await _local_agent(context, settings.data_dir) if order.local_agent else None
+        return Initialized(
+            fleet_id=keys.fleet_id,
+            admin_created=admin_created,
+            admin_password=password if admin_created and not settings.admin_password else None,
+            base_path=settings.prefix,
+            broker_config=str(config),
+            broker_url=urls[0],
+            enroll_token_file=str(token_file) if token_file else None,
+            bot_credentials_file=str(_bot_credentials(issuer, urls, settings.data_dir)),
+            new=new,
+        )
+    finally:
+        await database.close()
+
+
+async def _render(context: Context, issuer: FleetIssuer, order: InitOrder) -> Path:
+    async with context.database.read() as session:
+        revoked = await fleet_store.list_revocations(session, context.clock.now())
+        serial = int(await fleet_store.find_setting(session, ACCOUNT_SETTING) or 0)
+    state = AccountState(serial=serial, issued_at=int(context.clock.now().timestamp()), revocations=revoked)
+    broker = BrokerSettings(directory=context.settings.broker_dir, host=order.broker_host, port=order.broker_port)
+    return render_broker(broker, issuer, state if revoked else None)
+
+
+async def _local_agent(context: Context, data_dir: Path) -> Path | None:
+    """The file with the local agent's token; None once it has enrolled."""
+    if context.fleet is None:
+        raise RuntimeError("init without a fleet")
+    now, path = context.clock.now(), data_dir / "keys" / "local-agent.token"
+    async with context.database.write() as session:
+        server = await servers_store.find_by_slug(session, servers.LOCAL)
+        if server is None:
+            new = servers.ServerNew(name=servers.LOCAL, slug=servers.LOCAL)
+            server = await servers.add_server(session, context, SYSTEM, new)
+        elif (
+            await fleet_store.list_live_certificates(session, server.id, now)
+            and (data_dir / "agent" / "identity.json").exists()
+        ):
+            path.unlink(missing_ok=True)
+            return None
+        line = await fleet_service.make_token(session, context.fleet, SYSTEM, server)
+    write_private(path, f"{line}\n".encode())
+    return path
+
+
+def _bot_credentials(issuer: FleetIssuer, urls: tuple[str, ...], data_dir: Path) -> Path:
+    """Fresh credentials of the role `bot`, in a file of its own."""
+    path = data_dir / "keys" / "bot-credentials.json"
+    write_private(path, msgspec.json.encode(issuer.bus_credentials("bot", "bot", urls)))
+    return path
+
+
+def _urls(order: InitOrder) -> tuple[str, ...]:
+    if order.broker_host not in WILDCARDS:
+        return (_url(order.broker_host, order.broker_port),)
+    own = _default_address()
+    local = _url("127.0.0.1", order.broker_port)
+    return (local, _url(own, order.broker_port)) if own else (local,)
+
+
+def _url(host: str, port: int) -> str:
+    return f"tls://[{host}]:{port}" if ":" in host else f"tls://{host}:{port}"
+
+
+def _default_address() -> str:
+    """The address of the default route; nothing is sent to find it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])

@@ -1,0 +1,92 @@
+"""The command `xfleet-controller`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from xfleet_controller.config import ControllerSettings
+from xfleet_controller.init import InitOrder, initialize
+from xfleet_controller.serve import serve
+from xfleet_runtime.known_settings import all_settings
+from xfleet_runtime.log import configure_logging
+from xfleet_runtime.main import run_async, run_main, run_until_signal
+from xfleet_runtime.settings import load_settings
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group()
+def cli() -> None:
+    """The controller of an xfleet: wanted state, accounts, the traffic ledger, panel and API."""
+
+
+def _common(command: Any) -> Any:
+    for option in (
+        click.option("--data-dir", type=_PATH, required=True, help="Where keys, database and broker files lie."),
+        click.option("--database-url", help="SQLAlchemy URL; default: SQLite in the data directory."),
+        click.option("--base-path", help="Prefix of every URL."),
+        click.option("--config", type=_PATH, help="A TOML file with settings."),
+        click.option("--log-level", help="debug, info, warning or error."),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@_common
+@click.option("--local-agent", is_flag=True, help="Make the server `local` and a token for its agent.")
+@click.option("--broker-host", default="127.0.0.1", show_default=True, help="Address the broker listens on.")
+@click.option("--broker-port", default=4222, show_default=True, help="Port of the broker.")
+@click.option("--broker-url", "broker_urls", multiple=True, help="Address agents use, when it is another one.")
+def init(
+    config: Path | None,
+    broker_urls: tuple[str, ...],
+    *,
+    local_agent: bool,
+    broker_host: str,
+    broker_port: int,
+    **given: Any,
+) -> None:
+    """Make what a new installation needs; answer with one line of JSON."""
+    settings = _settings(given, config)
+    order = InitOrder(
+        local_agent=local_agent, broker_host=broker_host, broker_port=broker_port, broker_urls=broker_urls
+    )
+
+    async def answer() -> None:
+        made = await initialize(settings, order)
+        click.echo(msgspec.json.encode(made).decode())
+
+    run_async(answer())
+
+
+@cli.command()
+@_common
+@click.option("--listen", help="Address of panel and API.")
+@click.option("--port", type=int, help="Port of panel and API.")
+@click.option("--public-url", help="Base URL that subscriptions carry.")
+@click.option("--tls-cert", type=_PATH, help="Certificate chain of the panel.")
+@click.option("--tls-key", type=_PATH, help="Its key.")
+@click.option("--behind-proxy", metavar="CIDR", help="Reverse proxies whose forwarded headers are believed.")
+@click.option("--broker-url", help="tls://HOST:PORT, comma-separated for several.")
+def run(config: Path | None, **given: Any) -> None:
+    """Run the controller until it is told to stop."""
+    settings = _settings(given, config)
+
+    async def until_signal() -> None:
+        await run_until_signal(lambda: serve(settings))
+
+    run_async(until_signal())
+
+
+def _settings(given: dict[str, Any], config: Path | None) -> ControllerSettings:
+    settings = load_settings(ControllerSettings, given, file=config, others=all_settings())
+    configure_logging("controller", level=settings.log_level)
+    return msgspec.structs.replace(settings, data_dir=settings.data_dir.absolute())
+
+
+def main() -> None:
+    """The console script."""
+    run_main(lambda: cli(standalone_mode=True))

@@ -1,0 +1,151 @@
+"""`run`: the controller and its web server, in one process."""
+
+import asyncio
+import ipaddress
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+
+from xfleet_controller.app import Controller, open_controller
+from xfleet_controller.config import ControllerSettings
+from xfleet_controller.pages import panel_pages
+from xfleet_controller.web_app import create_web_app
+from xfleet_runtime.errors import Unusable
+from xfleet_runtime.files import lock_exclusively
+from xfleet_runtime.log import get_logger
+
+_log = get_logger(__name__)
+GRACE_S = 5
+
+
+async def serve(settings: ControllerSettings) -> None:
+    """Runs until cancelled. Raises `Unusable`."""
+    check_listen(settings)
+    with _single_process(settings), bind(settings.listen, settings.port) as listener:
+        async with open_controller(settings) as controller, web_server(controller, listener) as server:
+            await server.finished()
+
+
+class WebServer(uvicorn.Server):
+    """Uvicorn without signal handlers of its own."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the caller's business."""
+        yield
+
+
+class Serving:
+    """A web server that answers."""
+
+    def __init__(self, server: WebServer, listener: socket.socket) -> None:
+        self._server = server
+        self._listener = listener
+
+    async def finished(self) -> None:
+        """Serves until cancelled, then lets requests finish for a moment."""
+        serving = asyncio.ensure_future(self._server.serve(sockets=[self._listener]))
+        try:
+            await asyncio.shield(serving)
+        finally:
+            self._server.should_exit = True
+            await serving
+
+
+@asynccontextmanager
+async def web_server(controller: Controller, listener: socket.socket) -> AsyncIterator[Serving]:
+    """The panel and the API on this socket."""
+    settings = controller.context.settings
+    pages = panel_pages(controller.context)
+    app = create_web_app(
+        controller.context, pages=pages.handlers, html_error=pages.html_error, state={"controller": controller}
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        lifespan="on",
+        timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=65,
+        ssl_certfile=str(settings.tls_cert) if settings.tls_cert else None,
+        ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,
+        proxy_headers=bool(settings.behind_proxy),
+        forwarded_allow_ips=settings.behind_proxy or None,
+    )
+    try:
+        config.load()
+    except OSError as error:
+        raise Unusable(
+            f"The TLS certificate or key cannot be used: {error}. Check --tls-cert and --tls-key."
+        ) from error
+    host, port = listener.getsockname()[:2]
+    _log.info("panel listens", address=host, port=port, base_path=settings.prefix or "/")
+    yield Serving(WebServer(config), listener)
+
+
+def check_listen(settings: ControllerSettings) -> None:
+    """Raises `Unusable` for a public bind over plain HTTP, half a certificate, or a broken CIDR."""
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise Unusable("Give both --tls-cert and --tls-key, or neither.")
+    for path in (settings.tls_cert, settings.tls_key):
+        if path is not None and not path.is_file():
+            raise Unusable(f"There is no file {path}. Check --tls-cert and --tls-key.")
+    for part in settings.behind_proxy.split(",") if settings.behind_proxy else ():
+        try:
+            ipaddress.ip_network(part.strip(), strict=False)
+        except ValueError as error:
+            raise Unusable(f"--behind-proxy is a CIDR such as 10.0.0.0/8: {error}.") from error
+    if settings.tls or settings.behind_proxy or _is_loopback(settings.listen):
+        return
+    raise Unusable(
+        f"Refusing to show the panel on {settings.listen} over plain HTTP. Give --tls-cert and --tls-key, or "
+        "--behind-proxy CIDR, or listen on 127.0.0.1."
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `Unusable` when the port is busy or the address not ours."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise Unusable(f"Cannot listen on {host}: {error}. Give another --listen address.") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise Unusable(f"Cannot listen on {host} port {port}: {reason}. Free it or give another --port.") from error
+    listener.setblocking(False)
+    return listener
+
+
+@contextmanager
+def _single_process(settings: ControllerSettings) -> Iterator[None]:
+    if not settings.database.startswith("sqlite"):
+        yield
+        return
+    descriptor = lock_exclusively(settings.data_dir / "controller.lock", owner="A controller")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
