@@ -23,6 +23,7 @@ from xfleet_contracts.commands import SIGNATURE_HEADER, Command, Reply
 from xfleet_contracts.desired_state import (
     ClientBody,
     Difference,
+    Entity,
     EntityKey,
     InboundBody,
     OutboundBody,
@@ -33,7 +34,6 @@ from xfleet_contracts.desired_state import (
     difference_of,
     digest_of,
 )
-from xfleet_contracts.desired_state import Entity
 from xfleet_contracts.errors import RemoteRefusal
 from xfleet_contracts.events import AgentEvent
 from xfleet_contracts.heartbeat import Heartbeat
@@ -200,7 +200,7 @@ class SmallController:
                 finally:
                     with suppress(Exception):
                         await pull.unsubscribe()
-            except Exception as error:  # a lost broker is part of the tests
+            except Exception as error:  # noqa: BLE001  a lost broker is part of the tests
                 sys.stderr.write(f"small controller: {error!r}\n")
                 await asyncio.sleep(0.2)
 
@@ -383,7 +383,7 @@ def find_xrays(state_dir: Path) -> list[StartedXray]:
         if not each.name.isdigit():
             continue
         with suppress(OSError):
-            path = Path(os.readlink(each / "fd" / "3").removesuffix(" (deleted)"))
+            path = Path(str((each / "fd" / "3").readlink()).removesuffix(" (deleted)"))
             if path.parent == run_dir and path.suffix == ".lock" and (ticks := start_time_ticks(int(each.name))):
                 found.append(
                     StartedXray(

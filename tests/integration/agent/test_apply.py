@@ -11,7 +11,7 @@ from harness.broker import eventually
 from harness.xray import Sink, XrayClient, direct_to_loopback, free_port, new_client, passes, ws_inbound
 from xfleet_contracts import codec
 from xfleet_contracts.apply import APPLY, ApplyOrder
-from xfleet_contracts.desired_state import ClientBody, InboundBody, difference_of
+from xfleet_contracts.desired_state import ClientBody, Difference, InboundBody, difference_of
 from xfleet_contracts.errors import RemoteRefusal
 from xfleet_xraykit.links import share_link
 
@@ -166,7 +166,7 @@ async def test_xray_may_be_stopped_started_and_restarted_by_order(
     assert not controller.ledger.gaps
 
 
-def _more(controller: SmallController):
+def _more(controller: SmallController) -> Difference:
     new = controller.state | entities(ws_inbound(7009, port=free_port()))
     return difference_of(controller.state, new, base_revision=controller.point.revision, target_revision=99)
 

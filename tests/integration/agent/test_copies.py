@@ -1,4 +1,4 @@
-"""A state directory that was copied or restored, with everything real: nothing is lost, nothing doubled, and it is told."""
+"""A state directory that was copied or restored, with real parts: nothing is lost or doubled, and it is told."""
 
 import asyncio
 import shutil
