@@ -52,7 +52,7 @@ def spawn(
         with open(stdin, "wb", closefd=False) as file:
             file.write(given)
         os.lseek(stdin, 0, os.SEEK_SET)
-        log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        log = _open_log(output)
         try:
             actions: list[tuple[int, int, int]] = [(os.POSIX_SPAWN_DUP2, stdin, 0)]
             actions += [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
@@ -84,10 +84,11 @@ def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def _record_of(pid: int, api_socket: str) -> StartedXray:
+    found = _stat(pid)
     return StartedXray(
         pid=pid,
         boot_id=boot_id(),
-        start_time_ticks=start_time_ticks(pid) or 0,
+        start_time_ticks=found[1] if found else 0,
         start_id=secrets.token_hex(8),
         api_socket=api_socket,
     )
@@ -168,6 +169,13 @@ def _inheritable() -> list[int]:
             if os.get_inheritable(int(entry.name)):
                 found.append(int(entry.name))
     return found
+
+
+def _open_log(path: Path) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unusable(f"Cannot write {path}: {error.strerror}. Make its directory or fix its rights.") from error
 
 
 async def _ended(descriptor: int) -> None:

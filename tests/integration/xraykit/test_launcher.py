@@ -176,6 +176,11 @@ async def test_a_missing_binary_is_refused_in_words(tmp_path: Path) -> None:
         await launcher.start({}, api_socket=tmp_path / "a", output=tmp_path / "output")
 
 
+async def test_an_output_that_cannot_be_written_is_refused_in_words(short_dir: Path) -> None:
+    with pytest.raises(Unusable, match="Cannot write"):
+        await WheelLauncher().start({}, api_socket=short_dir / "a", output=short_dir / "missing" / "output")
+
+
 def fake_binary(directory: Path) -> Path:
     """Stands in for the official program, which no package index carries: same arguments, same answers."""
     path = directory / "xray"

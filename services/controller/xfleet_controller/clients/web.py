@@ -1,11 +1,11 @@
 """Clients with a browser."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 from litestar import Response, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery
+from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Redirect
 
 from xfleet_contracts.errors import Refusal
@@ -33,19 +33,20 @@ from xfleet_controller.subscriptions.links import subscription_path
 CHANGED = "clients-changed"
 FORM = "clients/_form.html"
 PAGE_SIZE = 25
+StateFilter = Annotated[str, QueryParameter(name="state")]
 
 
 @get("/clients", include_in_schema=False)
 async def show_clients(
     visit: NamedDependency[Visit],
     search: FromQuery[str] = "",
-    state: FromQuery[str] = "",
+    wanted_state: StateFilter = "",
     inbound: FromQuery[str] = "",
     page: FromQuery[int] = 1,
 ) -> Response[str]:
     """The clients by name or comment, state and inbound."""
     search, page = search.strip()[:200], max(1, page)
-    state = state if state in STATES else ""
+    state = wanted_state if wanted_state in STATES else ""
     inbound_id = int(inbound) if inbound.isdecimal() else None
     views, total = await list_clients(
         visit.context,
