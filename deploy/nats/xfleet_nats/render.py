@@ -77,6 +77,11 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
         """JetStream's files."""
         return self.directory / "js"
 
+    @property
+    def single_node_mark(self) -> Path:
+        """Says that the store was filled by a single node."""
+        return self.directory / "single-node"
+
 
 def render_broker(settings: BrokerSettings, issuer: FleetIssuer, account: AccountState | None = None) -> Path:
     """Writes configuration, certificates and keys (0600, in a directory of 0700) and returns the configuration's path.
@@ -88,6 +93,8 @@ def render_broker(settings: BrokerSettings, issuer: FleetIssuer, account: Accoun
     directory = private_directory(settings.directory.absolute())
     for inner in (settings.run_directory, settings.jwt_directory, settings.store_directory):
         private_directory(inner)
+    if settings.cluster is None:
+        _write(settings.single_node_mark, "")
     leaf = issuer.issue_broker_certificate()
     _write(directory / "ca.crt", issuer.keys.ca_pem)
     _write(directory / "server.crt", leaf.chain_pem)
@@ -171,6 +178,12 @@ def _check(settings: BrokerSettings) -> None:
     for port in (settings.port, settings.monitor_port):
         if not 0 <= port <= 65535:  # noqa: PLR2004
             raise Unusable(f"{port} is not a port. Use a number from 1 to 65535, or 0 for any free one.")
+    if settings.cluster is not None and settings.single_node_mark.exists() and any(settings.store_directory.iterdir()):
+        # Measured: nats-server takes a single node's streams for orphans once it has a cluster, and deletes them.
+        raise Unusable(
+            f"{settings.store_directory} holds the streams of a single node, which a cluster would delete. "
+            "Let the cluster's nodes start in new directories."
+        )
     if settings.cluster is not None and not settings.cluster.routes:
         raise Unusable("A cluster needs the addresses of its nodes' route listeners.")
     if settings.cluster is not None and not settings.cluster.pins:

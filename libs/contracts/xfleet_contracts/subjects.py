@@ -4,7 +4,7 @@ import re
 
 from xfleet_contracts.errors import MessageMalformed
 
-SLUG = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}$")
+SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 ENROLL_PREFIX = "fleet.enroll"
 
 ALL_HEARTBEATS = "fleet.up.*.hb"
@@ -84,7 +84,7 @@ def enroll_inbox(token_id: str) -> str:
 def sid_of(subject: str) -> str:
     """The server a subject names (its third token), which the broker enforced. Raises `MessageMalformed`."""
     parts = subject.split(".")
-    if len(parts) < 4 or parts[0] != "fleet" or not SLUG.match(parts[2]):  # noqa: PLR2004
+    if len(parts) < 4 or parts[0] != "fleet" or not SLUG.fullmatch(parts[2]):  # noqa: PLR2004
         raise MessageMalformed("The subject names no server.", subject=subject)
     return parts[2]
 

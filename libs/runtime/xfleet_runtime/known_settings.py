@@ -15,6 +15,7 @@ SETTINGS: dict[str, frozenset[str]] = {
             "broker_port",
             "ready_file",
             "public",
+            "base_path",
             "behind_proxy",
             "tls_cert",
             "tls_key",
@@ -45,7 +46,18 @@ SETTINGS: dict[str, frozenset[str]] = {
             "log_level",
         },
     ),
-    "agent": frozenset(),
+    "agent": frozenset(
+        {
+            "state_dir",
+            "xray_binary",
+            "meter_interval_s",
+            "heartbeat_interval_s",
+            "drift_interval_s",
+            "probation_s",
+            "drain_s",
+            "log_level",
+        },
+    ),
     "bot": frozenset({"credentials_file", "token_file", "bot_token", "bot_api_base", "log_level"}),
 }
 

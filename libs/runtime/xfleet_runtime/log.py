@@ -41,8 +41,14 @@ def configure_logging(service: str, *, level: str = "info", stream: TextIO | Non
     root.setLevel(level.upper())
     for noisy in ("nats", "httpcore", "aiosqlite", "asyncio", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("asyncio").addFilter(_is_worth_telling)
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """False for what asyncio says each time a broker ends a TLS connection of nats-py."""
+    return "eof_received() has no effect" not in record.getMessage()
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

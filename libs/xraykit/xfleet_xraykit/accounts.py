@@ -6,6 +6,7 @@ protocol brings its account in its own file.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from sys import intern
 
 _VARINT, _LENGTH = 0, 2
 _FIXED = {1: 8, 5: 4}
@@ -50,7 +51,7 @@ def decode_account(kind: str, data: bytes) -> Account:
                 fields[number] = value.decode()
             except UnicodeDecodeError:
                 continue
-    return Account(kind, fields)
+    return Account(intern(kind), fields)
 
 
 def _varint(number: int) -> bytes:

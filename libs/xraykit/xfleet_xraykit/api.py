@@ -79,6 +79,7 @@ class XrayApi:
         self._channel = ApiChannel(Path(socket_path), timeout_s=timeout_s)
         self._converter = converter
         self._config_types: dict[str, str] = {}
+        self._types_lock = asyncio.Lock()
         self._rules: list[router_pb2.RoutingRule] = []
         self._rules_lock = asyncio.Lock()
 
@@ -296,17 +297,22 @@ class XrayApi:
         known = inbound_protocols().get(protocol)
         if known is None or known.account_type != account.type:
             raise AccountMismatch(f"{account.type} is not an account of {protocol}.", tag=tag, protocol=protocol)
-        if tag not in self._config_types:
-            request = handler_pb2.ListInboundsRequest()
-            got = await self._channel.call(
-                f"{_HANDLER}ListInbounds", request, handler_pb2.ListInboundsResponse, timeout_s=_BULK_TIMEOUT_S
-            )
-            self._config_types = {each.tag: each.proxy_settings.type for each in got.inbounds}
-        running = self._config_types.get(tag)
+        running = await self._config_type(tag)
         if running is None:
             raise InboundUnknown(f"Xray runs no inbound {tag}.", tag=tag)
         if running != known.config_type:
             raise AccountMismatch(f"The inbound {tag} does not speak {protocol} ({running}).", tag=tag)
+
+    async def _config_type(self, tag: str) -> str | None:
+        """What the inbound really speaks; asked once, because the answer holds all its users."""
+        async with self._types_lock:
+            if tag not in self._config_types:
+                request = handler_pb2.ListInboundsRequest()
+                got = await self._channel.call(
+                    f"{_HANDLER}ListInbounds", request, handler_pb2.ListInboundsResponse, timeout_s=_BULK_TIMEOUT_S
+                )
+                self._config_types = {each.tag: each.proxy_settings.type for each in got.inbounds}
+            return self._config_types.get(tag)
 
     async def _add_user(self, tag: str, email: str, account: Account) -> None:
         user = User(level=0, email=email, account=TypedMessage(type=account.type, value=account.encode()))

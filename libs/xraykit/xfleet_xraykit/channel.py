@@ -21,6 +21,10 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+_CONNECTION_LOST = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL})
+_STREAM_REMOVED = "Stream removed"
+"""What grpc says, with the code of an application's error, when the other side dies during a call."""
+
 Answer = TypeVar("Answer", bound=Message)
 
 
@@ -78,10 +82,9 @@ def _to_bytes(message: Message) -> bytes:
 
 def _translated(error: aio.AioRpcError, method: str) -> Exception:
     name = method.rpartition("/")[2]
-    match error.code():
-        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return XrayDown(f"Xray does not answer ({name}).")
-        case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return XrayHung(f"Xray did not answer {name} in time.")
-        case _:
-            return XrayRefused(error.details() or "Xray refused the call without a word.", call=name)
+    text = error.details() or ""
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return XrayHung(f"Xray did not answer {name} in time.")
+    if error.code() in _CONNECTION_LOST or text == _STREAM_REMOVED:
+        return XrayDown(f"Xray does not answer {name}: {text}")
+    return XrayRefused(text or "Xray refused the call without a word.", call=name)

@@ -29,9 +29,15 @@ _ROUTING = "/xray.app.router.command.RoutingService/"
 _NOWHERE = {"tag": "nowhere", "protocol": "blackhole"}
 _HOT_RULE_KEYS = frozenset({
     "type", "ruleTag", "outboundTag", "balancerTag", "domain", "domains", "ip", "source", "sourceIP", "port",
-    "sourcePort", "network", "user", "inboundTag", "protocol", "attrs",
+    "sourcePort", "network", "user", "inboundTag", "protocol", "attrs", "localIP", "localPort", "vlessRoute",
 })  # fmt: skip
 _NETWORKS = {"tcp": Network.TCP, "udp": Network.UDP, "unix": Network.UNIX}
+_PORT_FIELDS = {
+    "port": "port_list",
+    "sourcePort": "source_port_list",
+    "localPort": "local_port_list",
+    "vlessRoute": "vless_route_list",
+}
 _MAX_PORT = 65535
 
 
@@ -180,10 +186,9 @@ def _plain_rule(rule: Mapping[str, Any]) -> router_pb2.RoutingRule:
         if word not in _NETWORKS:
             raise ConfigRefused(f"{word!r} is not a network.")
         made.networks.append(_NETWORKS[word])
-    if rule.get("port") is not None:
-        made.port_list.CopyFrom(_ports(rule["port"]))
-    if rule.get("sourcePort") is not None:
-        made.source_port_list.CopyFrom(_ports(rule["sourcePort"]))
+    for key, field in _PORT_FIELDS.items():
+        if rule.get(key) is not None:
+            getattr(made, field).CopyFrom(_ports(rule[key]))
     return made
 
 
@@ -191,6 +196,7 @@ def _matchers(rule: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     return [
         ("domain", _texts(rule.get("domain")) + _texts(rule.get("domains"))),
         ("ip", _texts(rule.get("ip"))),
+        ("local_ip", _texts(rule.get("localIP"))),
         ("source_ip", _texts(rule.get("source")) + _texts(rule.get("sourceIP"))),
     ]
 

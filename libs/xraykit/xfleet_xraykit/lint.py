@@ -50,6 +50,24 @@ _RULE_KEYS = frozenset({
     "network", "source", "sourceIP", "localIP", "user", "vlessRoute", "inboundTag", "protocol", "attrs", "process",
     "webhook", "localOS",
 })  # fmt: skip
+_OUTBOUND_SETTINGS_KEYS = {
+    "freedom": frozenset({
+        "domainStrategy", "targetStrategy", "redirect", "userLevel", "fragment", "noise", "noises", "proxyProtocol",
+        "ipsBlocked", "finalRules", "timeout",
+    }),
+    "blackhole": frozenset({"response"}),
+}  # fmt: skip
+_DNS_KEYS = frozenset({
+    "servers", "hosts", "clientIp", "tag", "queryStrategy", "disableCache", "disableFallback",
+    "disableFallbackIfMatch", "useSystemHosts", "enableParallelQuery", "serveStale", "serveExpiredTTL",
+})  # fmt: skip
+_LEVEL_KEYS = frozenset({
+    "handshake", "connIdle", "uplinkOnly", "downlinkOnly", "bufferSize", "statsUserUplink", "statsUserDownlink",
+    "statsUserOnline",
+})  # fmt: skip
+_SYSTEM_KEYS = frozenset(
+    {"statsInboundUplink", "statsInboundDownlink", "statsOutboundUplink", "statsOutboundDownlink"},
+)
 _RULE_TARGETS = frozenset({"type", "ruleTag", "outboundTag", "balancerTag", "webhook"})
 
 
@@ -75,6 +93,8 @@ def lint_outbound(body: OutboundBody) -> list[Problem]:
         found.append(Problem("tag", "reserved_tag", f"The tag {body.tag!r} is reserved."))
     if body.tag == BLOCK_TAG and body.protocol != "blackhole":
         found.append(Problem("protocol", "block_must_block", f"The outbound {BLOCK_TAG!r} must be a blackhole."))
+    if body.protocol in _OUTBOUND_SETTINGS_KEYS:
+        found.extend(unknown_keys(body.settings, _OUTBOUND_SETTINGS_KEYS[body.protocol], "settings"))
     found.extend(unknown_keys(body.stream_settings, _STREAM_KEYS, "stream_settings"))
     found.extend(unknown_keys(as_object(body.stream_settings.get("sockopt")), _SOCKOPT_KEYS, "stream_settings.sockopt"))
     return found
@@ -90,9 +110,9 @@ def lint_rule(tag: str, body: RuleBody, *, outbounds: Collection[str], inbounds:
         found.append(Problem("rule", "rule_matches_nothing", "The rule has no condition."))
     if not rule.get("outboundTag") and not rule.get("balancerTag"):
         found.append(Problem("rule.outboundTag", "rule_without_target", "The rule names no outbound."))
-    target = rule.get("outboundTag")
+    target = str(rule.get("outboundTag") or "")
     if target and target not in outbounds:
-        near = nearest(str(target), outbounds)
+        near = nearest(target, outbounds)
         hint = f" Did you mean {near!r}?" if near else ""
         found.append(Problem("rule.outboundTag", "unknown_outbound", f"There is no outbound {target!r}.{hint}"))
     for index, source in enumerate(_texts(rule.get("inboundTag"))):
@@ -111,6 +131,10 @@ def lint_settings(body: SettingsBody) -> list[Problem]:
         reason = f"The domain strategy is one of {', '.join(DOMAIN_STRATEGIES)}."
         found.append(Problem("domain_strategy", "unknown_domain_strategy", reason))
     found.extend(unknown_keys(body.policy, {"levels", "system"}, "policy"))
+    for level, policy in as_object(body.policy.get("levels")).items():
+        found.extend(unknown_keys(as_object(policy), _LEVEL_KEYS, f"policy.levels.{level}"))
+    found.extend(unknown_keys(as_object(body.policy.get("system")), _SYSTEM_KEYS, "policy.system"))
+    found.extend(unknown_keys(body.dns, _DNS_KEYS, "dns"))
     return found
 
 

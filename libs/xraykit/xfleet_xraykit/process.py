@@ -52,17 +52,19 @@ def spawn(
         with open(stdin, "wb", closefd=False) as file:
             file.write(given)
         os.lseek(stdin, 0, os.SEEK_SET)
-        log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        log = _open_log(output)
         try:
             actions: list[tuple[int, int, int]] = [(os.POSIX_SPAWN_DUP2, stdin, 0)]
             actions += [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
             if lock_fd is not None:
                 actions.append((os.POSIX_SPAWN_DUP2, lock_fd, LOCK_FD))
+            kept = 2 if lock_fd is None else LOCK_FD
+            closing = [(os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inheritable() if descriptor > kept]
             pid = os.posix_spawn(
                 argv[0],
                 list(argv),
                 child_environment(environment),
-                file_actions=actions,
+                file_actions=[*actions, *closing],
                 setsid=True,
                 setsigmask=[],
                 setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP],
@@ -82,10 +84,11 @@ def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def _record_of(pid: int, api_socket: str) -> StartedXray:
+    found = _stat(pid)
     return StartedXray(
         pid=pid,
         boot_id=boot_id(),
-        start_time_ticks=start_time_ticks(pid) or 0,
+        start_time_ticks=found[1] if found else 0,
         start_id=secrets.token_hex(8),
         api_socket=api_socket,
     )
@@ -93,17 +96,14 @@ def _record_of(pid: int, api_socket: str) -> StartedXray:
 
 def is_running(record: StartedXray) -> bool:
     """Whether this very process still runs: same boot, same pid, same start, not a zombie."""
-    return record.boot_id == boot_id() and start_time_ticks(record.pid) == record.start_time_ticks
+    found = _stat(record.pid)
+    return found is not None and found[0] not in "ZX" and _is_same(record)
 
 
 def start_time_ticks(pid: int) -> int | None:
     """When the process started, in clock ticks since boot; None when it does not run."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    after_name = stat.rpartition(")")[2].split()
-    return None if after_name[0] in "ZX" else int(after_name[19])
+    found = _stat(pid)
+    return None if found is None or found[0] in "ZX" else found[1]
 
 
 def boot_id() -> str:
@@ -122,7 +122,7 @@ async def wait_exit(process: StartedXray | int) -> int | None:
     except ProcessLookupError:
         return _reap(pid)
     try:
-        if isinstance(process, int) or is_running(process):
+        if isinstance(process, int) or _is_same(process):
             await _ended(descriptor)
     finally:
         os.close(descriptor)
@@ -139,8 +139,8 @@ async def stop(record: StartedXray, *, kill_after_s: float = _KILL_AFTER_S) -> i
     except ProcessLookupError:
         return _reap(record.pid)
     try:
-        if not is_running(record):
-            return _reap(record.pid)
+        if not _is_same(record):
+            return None
         _send(descriptor, signal.SIGTERM)
         try:
             async with asyncio.timeout(kill_after_s):
@@ -161,6 +161,23 @@ def socket_path(path: Path) -> Path:
     return path
 
 
+def _inheritable() -> list[int]:
+    """Descriptors somebody handed to us: a pipe among them would never end while Xray lives."""
+    found: list[int] = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if os.get_inheritable(int(entry.name)):
+                found.append(int(entry.name))
+    return found
+
+
+def _open_log(path: Path) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unusable(f"Cannot write {path}: {error.strerror}. Make its directory or fix its rights.") from error
+
+
 async def _ended(descriptor: int) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
@@ -174,6 +191,22 @@ async def _ended(descriptor: int) -> None:
 def _send(descriptor: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         signal.pidfd_send_signal(descriptor, number)
+
+
+def _is_same(record: StartedXray) -> bool:
+    """Also true of a zombie, whose threads may still be ending."""
+    found = _stat(record.pid)
+    return found is not None and found[1] == record.start_time_ticks and record.boot_id == boot_id()
+
+
+def _stat(pid: int) -> tuple[str, int] | None:
+    """State and start time."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    after_name = text.rpartition(")")[2].split()
+    return after_name[0], int(after_name[19])
 
 
 def _reap(pid: int) -> int | None:

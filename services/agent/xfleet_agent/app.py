@@ -90,9 +90,7 @@ def assemble(settings: AgentSettings, identity: Identity, worker: Worker) -> Par
             events.tell("database_replaced", aside=str(each.damaged))
     instance = new_id()
     meter = Meter(spool, worker, clock, events)
-    processes = Processes(
-        _launcher(settings), run_dir=run_directory(state_dir), log_dir=state_dir / "logs"
-    )
+    processes = Processes(_launcher(settings), run_dir=run_directory(state_dir), log_dir=state_dir / "logs")
     driver = XrayDriver(processes, meter, store, worker, events, drain_s=settings.drain_s)
     applier = Applier(store, worker, driver, events, probation_s=settings.probation_s)
     governor = Governor(store, spool, worker, clock, events, applier)

@@ -26,7 +26,6 @@ from xfleet_xraykit.accounts import Account
 from xfleet_xraykit.counters import inbound_tag, parse_inbound_tag
 from xfleet_xraykit.errors import ConfigRefused, InboundUnknown, RuleNeedsRestart, XrayDown, XrayHung, XrayRefused
 from xfleet_xraykit.problems import EntityProblem
-from xfleet_xraykit.render import render_config
 from xfleet_xraykit.state import State, typed_state
 from xfleet_xraykit.validate import validate
 
@@ -128,7 +127,8 @@ class Applier:
         if not new:
             return {}
         try:
-            problems = await validate(self._driver.processes.launcher, render_config(typed_state(new), api_socket=""))
+            processes = self._driver.processes
+            problems = await validate(processes.launcher, processes.probe_config(typed_state(new)))
         except ConfigRefused as refusal:
             problems = [EntityProblem(key, "", refusal.code, refusal.text) for key in new]
         return refuse(new, problems)

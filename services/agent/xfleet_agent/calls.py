@@ -62,7 +62,5 @@ class Calls:
 
     async def _ask(self, method: str, question: Any) -> bytes:
         subject = subjects.call(self._sid, method)
-        answer = await self._link.request(
-            subject, codec.encode(question), timeout_s=TIMEOUT_S, headers=traceparent()
-        )
+        answer = await self._link.request(subject, codec.encode(question), timeout_s=TIMEOUT_S, headers=traceparent())
         return answer.payload

@@ -142,9 +142,7 @@ class Courier:
         """Seals what is open, as far as there is room."""
         await self._worker.run(outbox.promote_resends, self._spool)
         held = frozenset(self._disputed_since_s)
-        await self._worker.run(
-            self._spool.seal, now_ms=self._clock.now_ms(), instance=self._instance, held=held
-        )
+        await self._worker.run(self._spool.seal, now_ms=self._clock.now_ms(), instance=self._instance, held=held)
 
     async def _publish_all(self) -> None:
         loop = asyncio.get_running_loop()
@@ -201,9 +199,7 @@ class Courier:
         if answer.pending_count:
             self._wake_later()
             return False
-        findings = await self._worker.run(
-            reconcile.digest_answer, self._spool, answer, now_ms=self._clock.now_ms()
-        )
+        findings = await self._worker.run(reconcile.digest_answer, self._spool, answer, now_ms=self._clock.now_ms())
         if findings.forked:
             await self._part(epoch=query.epoch)
             return False
@@ -220,9 +216,7 @@ class Courier:
     async def _act_on(self, findings: Findings) -> None:
         now_ms = self._clock.now_ms()
         for name in findings.doubtful:
-            await self._worker.run(
-                reconcile.doubted, self._spool, name, await self._ledger_digest(name), now_ms=now_ms
-            )
+            await self._worker.run(reconcile.doubted, self._spool, name, await self._ledger_digest(name), now_ms=now_ms)
         if findings.resent_count or findings.lost_count:
             self._events.tell("ledger_rolled_back", resent=findings.resent_count, lost=findings.lost_count)
         if findings.subtract:
@@ -240,16 +234,12 @@ class Courier:
     async def _resolve_missing(self, starts: tuple[str, ...]) -> bool:
         """Drops the open rows of each start of which the ledger has counted something it no longer keeps."""
         for start_id in starts:
-            query = await self._worker.run(
-                reconcile.question, self._spool, instance=self._instance, starts=(start_id,)
-            )
+            query = await self._worker.run(reconcile.question, self._spool, instance=self._instance, starts=(start_id,))
             answer = await self._calls.ledger(query)
             if answer.pending_count:
                 self._wake_later()
                 return False
-            findings = await self._worker.run(
-                reconcile.digest_answer, self._spool, answer, now_ms=self._clock.now_ms()
-            )
+            findings = await self._worker.run(reconcile.digest_answer, self._spool, answer, now_ms=self._clock.now_ms())
             if findings.missing:
                 dropped = await self._worker.run(
                     reconcile.drop_start, self._spool, start_id, now_ms=self._clock.now_ms(), reason="archive_lost"
@@ -298,4 +288,3 @@ class Courier:
     async def _empty(self) -> bool:
         figures = await self._worker.run(self._spool.figures)
         return not figures.open_rows_count and not figures.sealed_batches_count
-

@@ -42,9 +42,7 @@ def open_database(path: Path, schema: str, *, version: int) -> sqlite3.Connectio
     return db
 
 
-def open_or_replace(
-    path: Path, schema: str, *, version: int
-) -> tuple[sqlite3.Connection, Path | None]:
+def open_or_replace(path: Path, schema: str, *, version: int) -> tuple[sqlite3.Connection, Path | None]:
     """As `open_database`, but a damaged file is set aside; its new path comes back as the second value."""
     try:
         db = open_database(path, schema, version=version)

@@ -33,9 +33,7 @@ class Heart:
             self._parts.beat.clear()
             if self._link.connected:
                 try:
-                    await self._link.publish(
-                        subjects.heartbeat(self._parts.sid), codec.encode(await self.compose())
-                    )
+                    await self._link.publish(subjects.heartbeat(self._parts.sid), codec.encode(await self.compose()))
                 except BrokerOutage as outage:
                     _log.debug("a heartbeat was lost", reason=str(outage))
             await asyncio.sleep(min(SHORTEST_S, self._interval_s))

@@ -61,9 +61,7 @@ class Meter:
         """Reads and stores; durable before it returns. Raises `XrayDown`, `XrayHung` or `sqlite3.Error`."""
         async with self._lock:
             counters = counters_of(await running.api.query_counters())
-            reading = await self._worker.run(
-                self._spool.add_reading, running.start_id, self._clock.now_ms(), counters
-            )
+            reading = await self._worker.run(self._spool.add_reading, running.start_id, self._clock.now_ms(), counters)
         if reading.backwards:
             self._events.tell("counter_went_backwards", counters=list(reading.backwards[:10]), start=running.start_id)
         return reading

@@ -87,9 +87,7 @@ class Replace:
     reason: str
 
 
-Step = (
-    RemoveClient | RemoveInbound | RemoveOutbound | AddOutbound | SetRules | AddInbound | AddClient | Replace
-)
+Step = RemoveClient | RemoveInbound | RemoveOutbound | AddOutbound | SetRules | AddInbound | AddClient | Replace
 
 
 def shape_of(state: State) -> Shape:
@@ -120,9 +118,7 @@ def plan(wanted: Shape, running: Shape) -> tuple[Step, ...]:
     rebuilt = {ref for ref in wanted.inbounds if ref in running.inbounds and _must_rebuild(wanted, running, ref)}
     steps: list[Step] = []
     steps.extend(_client_removals(wanted, running))
-    steps.extend(
-        RemoveInbound(ref) for ref in sorted(running.inbounds) if ref not in wanted.inbounds or ref in rebuilt
-    )
+    steps.extend(RemoveInbound(ref) for ref in sorted(running.inbounds) if ref not in wanted.inbounds or ref in rebuilt)
     steps.extend(_outbound_steps(wanted, running))
     if wanted.rules != running.rules:
         steps.append(SetRules())

@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -84,6 +85,10 @@ class Processes:
         except XrayHung:
             return running
         return running
+
+    def probe_config(self, state: State) -> dict[str, Any]:
+        """A configuration to be judged without being run; it has a listener, or Xray would never say anything."""
+        return render_config(state, api_socket=str(self._run_dir / "probe.sock"))
 
     def list_survivors(self) -> list[StartedXray]:
         """Every process that holds a lock of our run directory."""

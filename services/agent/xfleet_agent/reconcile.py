@@ -142,4 +142,3 @@ def doubted(spool: Spool, name: BatchName, ledger_digest: str | None, *, now_ms:
         return False
     outbox.reopen(spool, name.epoch, name.seq)
     return True
-

@@ -138,9 +138,7 @@ class Spool:
 
     def last_read_ms(self, process_id: str) -> int | None:
         """When this Xray process was last read."""
-        row = self.db.execute(
-            "SELECT to_at_ms FROM starts WHERE start_id = ?", (self.start_of(process_id),)
-        ).fetchone()
+        row = self.db.execute("SELECT to_at_ms FROM starts WHERE start_id = ?", (self.start_of(process_id),)).fetchone()
         return row[0] if row else None
 
     def rename_start(self, process_id: str, new_start: str) -> None:
@@ -266,7 +264,9 @@ class Spool:
         with transaction(self.db) as db:
             through, rows_limit = self._sealed_through(db), MAX_BATCH_ROWS
             while True:
-                batch, keys, gap_ids = self._draft(db, start_id, (self.epoch, through + 1, instance), now_ms, rows_limit)
+                batch, keys, gap_ids = self._draft(
+                    db, start_id, (self.epoch, through + 1, instance), now_ms, rows_limit
+                )
                 payload = codec.encode(batch)
                 if len(payload) <= MAX_BATCH_BYTES:
                     break
@@ -305,7 +305,8 @@ class Spool:
             (start_id, rows_limit),
         ).fetchall()
         gaps = db.execute(
-            "SELECT id, from_at_ms, to_at_ms, reason FROM open_gaps WHERE start_id = ? ORDER BY id LIMIT 100", (start_id,)
+            "SELECT id, from_at_ms, to_at_ms, reason FROM open_gaps WHERE start_id = ? ORDER BY id LIMIT 100",
+            (start_id,),
         ).fetchall()
         clients, tags = rows_to_wire(rows)
         from_at_ms, to_at_ms = span or (

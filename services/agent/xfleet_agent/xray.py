@@ -318,4 +318,3 @@ def _age_s(record: StartedXray) -> float:
     """How long the process runs already."""
     ticks_s = record.start_time_ticks / os.sysconf("SC_CLK_TCK")
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks_s)
-

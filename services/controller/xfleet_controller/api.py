@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from xfleet_controller.context import Context
 from xfleet_controller.tasks import service as tasks
@@ -13,11 +13,11 @@ from xfleet_controller.tasks.models import ServerTask
 
 T = TypeVar("T")
 BASE = "/api/v1"
-Page = Annotated[int, Parameter(ge=1, le=1_000_000, description="From 1.")]
-PageSize = Annotated[int, Parameter(ge=1, le=500, description="Items per page.")]
-Search = Annotated[str, Parameter(max_length=200, description="Part of a name.")]
+Page = Annotated[int, QueryParameter(ge=1, le=1_000_000, description="From 1.")]
+PageSize = Annotated[int, QueryParameter(ge=1, le=500, description="Items per page.")]
+Search = Annotated[str, QueryParameter(max_length=200, description="Part of a name.")]
 Wait = Annotated[
-    float, Parameter(ge=0, le=tasks.MAX_WAIT_S, description="Seconds to wait for the servers to acknowledge.")
+    float, QueryParameter(ge=0, le=tasks.MAX_WAIT_S, description="Seconds to wait for the servers to acknowledge.")
 ]
 
 

@@ -1,7 +1,7 @@
 """The one place that constructs: from settings to a running controller."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ from xfleet_controller.vault import Vault
 from xfleet_nats.fleet import FleetIssuer, FleetKeys
 from xfleet_nats.jetstream import ensure_streams
 from xfleet_nats.system import NodeWatch
-from xfleet_runtime.broker import Credentials
+from xfleet_runtime.broker import BrokerLink, Credentials
 from xfleet_runtime.clock import Clock, SystemClock
 from xfleet_runtime.errors import Unusable
 from xfleet_runtime.ids import new_id
@@ -107,12 +107,10 @@ async def _running(
     desks = Desks(context, fleet, bus.rpc, revoked.set)
     await servers.refresh_known(context)
     ledger = open_ledger(context, bus, commander, desks)
-    bus.commands.on_connected(lambda: _ensure_streams(bus))
-    bus.heartbeats.on_connected(lambda: _listening(context))
+    await _at_connections(bus.commands, lambda: _ensure_streams(bus))
+    await _at_connections(bus.heartbeats, lambda: _listening(context))
     watch = NodeWatch(bus.sys, lambda _node: servers.push_revocations(context))
     await bus.heartbeats.subscribe(subjects.ALL_HEARTBEATS, context.presence.on_heartbeat)
-    if bus.heartbeats.connected:
-        context.presence.now_listening()
     await watch.start()
     await desks.start()
     await ControlDesk(context, bus.svc).start()
@@ -129,15 +127,15 @@ async def _running(
         "manifest": teller.run,
         **ledger.loops,
     }
-    async with asyncio.TaskGroup() as group:
-        running = [group.create_task(supervise(name, loop)) for name, loop in loops.items()]
-        try:
-            yield Controller(
-                context=context, bus=bus, commander=commander, dispatcher=dispatcher, desks=desks, ledger=ledger
-            )
-        finally:
-            for task in running:
-                task.cancel()
+    running = [asyncio.ensure_future(supervise(name, loop)) for name, loop in loops.items()]
+    try:
+        yield Controller(
+            context=context, bus=bus, commander=commander, dispatcher=dispatcher, desks=desks, ledger=ledger
+        )
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 def _credentials(issuer: FleetIssuer, urls: tuple[str, ...]) -> dict[str, Credentials]:
@@ -159,6 +157,13 @@ async def _agents_urls(database: Database, own: tuple[str, ...]) -> tuple[str, .
     """The addresses agents get: what `init` wrote down, else our own."""
     async with database.read() as session:
         return tuple(await fleet_store.find_setting(session, BROKER_URLS) or own)
+
+
+async def _at_connections(link: BrokerLink, callback: Callable[[], Awaitable[None]]) -> None:
+    """Calls back for the present connection, if there is one, and for all later ones."""
+    link.on_connected(callback)
+    if link.connected:
+        await callback()
 
 
 async def _ensure_streams(bus: Bus) -> None:

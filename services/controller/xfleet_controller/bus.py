@@ -1,7 +1,7 @@
 """The controller's links to the broker, and the signed way to order an agent.
 
-Commands, traffic and heartbeats have connections of their own, so that a flood on one starves none of the others. Agents
-are answered only over `rpc`, which can reach inboxes and nothing else; bot and command line only over `svc`.
+Commands, traffic and heartbeats have connections of their own, so that a flood on one starves none of the others.
+Agents are answered only over `rpc`, which can reach inboxes and nothing else; bot and command line only over `svc`.
 """
 
 from collections.abc import AsyncIterator

@@ -5,12 +5,13 @@ import http
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 from litestar import Request, Response
-from litestar.enums import MediaType
+from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from sqlalchemy.exc import IntegrityError
@@ -44,6 +45,11 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
+TheContext = NamedDependency[Context]
+"""The controller's parts, in a handler's signature."""
+TheActor = NamedDependency[Actor]
+"""Who asks, in a handler's signature: a handler that has it needs a session."""
+_SECURITY = tuple((name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
 HtmlError = Callable[[Request[Any, Any, Any], int, str, str, str], Response[Any]]
 """Makes an error page from request, status, title, message and error id."""
 
@@ -225,46 +231,43 @@ def _word_of(status: int) -> str:
     }.get(status, "refused")
 
 
-def edge_middleware(prefix: str) -> Callable[[ASGIApp], ASGIApp]:
-    """Security headers, a time limit and one access line without secrets, around everything."""
+def around(app: ASGIApp, prefix: str) -> ASGIApp:
+    """The application with security headers, a time limit and one access line, also where no route matches."""
 
-    def wrap(app: ASGIApp) -> ASGIApp:
-        async def edge(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http":
-                await app(scope, receive, send)
-                return
-            started_s, status = time.perf_counter(), 0
+    async def edge(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        started_s, status = time.perf_counter(), 0
 
-            async def send_with_headers(message: Message) -> None:
-                nonlocal status
-                if message["type"] == "http.response.start":
-                    status = message["status"]
-                    present = {name.lower() for name, _ in message["headers"]}
-                    extra = [
-                        (name.encode(), value.encode())
-                        for name, value in SECURITY_HEADERS.items()
-                        if name.encode() not in present
-                    ]
-                    message["headers"] = [*message["headers"], *extra]
-                await send(message)
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = _with_security(message["headers"])
+            await send(message)
 
-            path = scope["path"].removeprefix(prefix)
-            try:
-                async with asyncio.timeout(None if path in ENDLESS else REQUEST_TIMEOUT_S):
-                    await app(scope, receive, send_with_headers)
-            except TimeoutError:
-                if not status:
-                    await _send_timeout(send_with_headers)
-            finally:
-                _log_access(scope, path, status, time.perf_counter() - started_s)
+        path = scope["path"].removeprefix(prefix)
+        try:
+            async with asyncio.timeout(None if path in ENDLESS else REQUEST_TIMEOUT_S):
+                await app(scope, receive, send_with_headers)
+        except TimeoutError:
+            if not status:
+                await _send_timeout(send_with_headers)
+        finally:
+            _log_access(scope, path, status, time.perf_counter() - started_s)
 
-        return edge
+    return edge
 
-    return wrap
+
+def _with_security(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    given = list(headers)
+    present = {name.lower() for name, _ in given}
+    return [*given, *(each for each in _SECURITY if each[0] not in present)]
 
 
 async def _send_timeout(send: Callable[[Message], Any]) -> None:
-    body = b'{"type":"about:blank","title":"Gateway Timeout","status":504,"code":"too_slow","detail":"This took too long."}'
+    body = msgspec.json.encode(_problem(504, "too_slow", "This took too long."))
     headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 504, "headers": headers})  # type: ignore[typeddict-item]
     await send({"type": "http.response.body", "body": body, "more_body": False})
@@ -277,6 +280,3 @@ def _log_access(scope: Scope, path: str, status: int, took_s: float) -> None:
         "request", method=scope["method"], path=shown, status=status, took_ms=round(took_s * 1000, 1),
         address=client[0] if client else "",
     )  # fmt: skip
-
-
-__all__ = ["MediaType", "edge_middleware", "exception_handlers", "provide_actor", "provide_context"]

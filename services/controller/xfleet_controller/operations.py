@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from xfleet_controller.auth.rights import Forbidden
 from xfleet_controller.context import Context
 from xfleet_controller.db import is_reachable
-from xfleet_controller.edge import client_address
+from xfleet_controller.edge import TheContext, client_address
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -31,7 +31,7 @@ class OperationsDoor(Controller):
         return "ok\n"
 
     @get("/readyz")
-    async def readyz(self, context: Context) -> Response[dict[str, str]]:
+    async def readyz(self, context: TheContext) -> Response[dict[str, str]]:
         """Database and broker answer."""
         checks = {
             "database": "ok" if await is_reachable(context.database) else "unreachable",
@@ -41,7 +41,7 @@ class OperationsDoor(Controller):
         return Response(checks, status_code=HTTP_200_OK if ready else HTTP_503_SERVICE_UNAVAILABLE)
 
     @get("/metrics", media_type=MediaType.TEXT)
-    async def metrics(self, request: Request[Any, Any, Any], context: Context) -> Response[bytes]:
+    async def metrics(self, request: Request[Any, Any, Any], context: TheContext) -> Response[bytes]:
         """Figures for Prometheus, over loopback or with the token."""
         if not _may_read(request, context):
             raise Forbidden("Metrics are for loopback, or for the metrics token.")
@@ -53,7 +53,7 @@ class OperationsDoor(Controller):
 class FleetFigures(Collector):
     """What presence knows, as gauges by server."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: TheContext) -> None:
         self._context = context
 
     def collect(self) -> list[GaugeMetricFamily]:

@@ -1,12 +1,40 @@
 """Where the panel's pages are plugged into the web application."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from litestar import Request, Router
+from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
+from xfleet_controller.auth.web import show_login, take_login, take_logout
+from xfleet_controller.clients import web as clients
 from xfleet_controller.context import Context
+from xfleet_controller.dashboard.web import show_chart, show_dashboard
 from xfleet_controller.edge import HtmlError
+from xfleet_controller.gallery.web import show_gallery, show_specimen
+from xfleet_controller.inbounds import web as inbounds
+from xfleet_controller.panel.failures import html_error
+from xfleet_controller.panel.static import static_handler
+from xfleet_controller.panel.visit import Panel, Visit, open_visit
+from xfleet_controller.servers import web as servers
+from xfleet_controller.servers.rates import RateHistory
+from xfleet_controller.settings import web as settings
+from xfleet_controller.sse import live
+from xfleet_controller.tasks import web as tasks
+from xfleet_controller.templating import Templates
+
+DOORS = (
+    show_login, take_login, take_logout, show_dashboard, show_chart, live,
+    servers.show_servers, servers.show_server, servers.show_server_form, servers.take_server_form,
+    inbounds.show_inbounds, inbounds.show_new_form, inbounds.take_new_form, inbounds.show_form, inbounds.take_form,
+    inbounds.enable, inbounds.disable, inbounds.show_delete, inbounds.take_delete,
+    clients.show_clients, clients.show_new_form, clients.take_new_form, clients.show_client, clients.show_form,
+    clients.take_form, clients.enable, clients.disable, clients.show_delete, clients.take_delete,
+    tasks.show_tasks, tasks.show_task,
+    settings.show_settings, settings.take_password, settings.take_bot_code,
+    show_gallery, show_specimen,
+)  # fmt: skip
 
 
 class Pages(NamedTuple):
@@ -16,6 +44,23 @@ class Pages(NamedTuple):
     html_error: HtmlError | None = None
 
 
-def panel_pages(context: Context) -> Pages:  # noqa: ARG001  the pages' templates need it
-    """The panel's doors."""
-    return Pages()
+def panel_pages(context: Context) -> Pages:
+    """The panel's doors; from now on heartbeats feed the small lines on the cards, and changes the live pages."""
+    templates = Templates(base_path=context.settings.prefix, clock=context.clock)
+    panel = Panel(context=context, templates=templates, rates=RateHistory())
+    context.presence.on_beat.append(panel.rates.note)
+    context.presence.on_touch.append(context.pulse.ring)
+    context.database.after_commit.append(context.pulse.ring)
+
+    def provide_panel() -> Panel:
+        return panel
+
+    async def provide_visit(request: Request[Any, Any, Any]) -> Visit:
+        return await open_visit(request, panel)
+
+    router = Router(
+        path="/",
+        route_handlers=[static_handler(templates.assets), *DOORS],
+        dependencies={"panel": Provide(provide_panel, sync_to_thread=False), "visit": Provide(provide_visit)},
+    )
+    return Pages([router], html_error(templates))

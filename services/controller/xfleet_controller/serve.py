@@ -1,5 +1,6 @@
 """`run`: the controller and its web server, in one process."""
 
+import asyncio
 import ipaddress
 import logging
 import os
@@ -46,11 +47,13 @@ class Serving:
         self._listener = listener
 
     async def finished(self) -> None:
-        """Serves until cancelled, then lets requests finish."""
+        """Serves until cancelled, then lets requests finish for a moment."""
+        serving = asyncio.ensure_future(self._server.serve(sockets=[self._listener]))
         try:
-            await self._server.serve(sockets=[self._listener])
+            await asyncio.shield(serving)
         finally:
             self._server.should_exit = True
+            await serving
 
 
 @asynccontextmanager

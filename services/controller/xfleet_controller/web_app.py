@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-from litestar import Litestar, Router
+from litestar import Litestar, Request, Router, get
 from litestar.datastructures import State
 from litestar.di import Provide
+from litestar.enums import OpenAPIMediaType
 from litestar.logging.config import LoggingConfig
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
-from litestar.types import ControllerRouterHandler
+from litestar.types import ASGIApp, ControllerRouterHandler
 
 from xfleet_controller import edge
 from xfleet_controller.api import BASE
@@ -33,16 +34,17 @@ def create_web_app(
     pages: Sequence[ControllerRouterHandler] = (),
     html_error: HtmlError | None = None,
     state: dict[str, Any] | None = None,
-) -> Litestar:
-    """The application below the configured base path; `pages` are the panel's doors."""
+) -> ASGIApp:
+    """The application below the configured base path, as ASGI; `pages` are the panel's doors."""
     api = Router(
         path=BASE,
         route_handlers=[
             SessionApi, AccountApi, ServerApi, InboundApi, ClientApi, ClientTrafficApi, TaskApi, TrafficApi, BotApi,
+            show_openapi,
         ],
     )  # fmt: skip
     prefix = context.settings.prefix
-    return Litestar(
+    app = Litestar(
         route_handlers=[api, SubscriptionDoor, OperationsDoor, *pages],
         path=prefix or "/",
         dependencies={
@@ -50,13 +52,19 @@ def create_web_app(
             "actor": Provide(edge.provide_actor),
         },
         exception_handlers=edge.exception_handlers(html_error),
-        middleware=[edge.edge_middleware(prefix)],
         request_max_body_size=edge.MAX_BODY_BYTES,
         openapi_config=_openapi(),
         logging_config=LoggingConfig(configure_root_logger=False, log_exceptions="never"),
         state=State({"context": context} | (state or {})),
         debug=False,
     )
+    return edge.around(app, prefix)
+
+
+@get("/openapi.json", include_in_schema=False, media_type=OpenAPIMediaType.OPENAPI_JSON)
+async def show_openapi(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    """The API's own description."""
+    return request.app.openapi_schema.to_schema()
 
 
 def _openapi() -> OpenAPIConfig:
@@ -65,7 +73,7 @@ def _openapi() -> OpenAPIConfig:
         title="xfleet",
         version="1",
         description="Every action of the panel as JSON. Errors are problem details with a stable word `code`.",
-        path=BASE,
+        path=f"{BASE}/schema",
         render_plugins=[JsonRenderPlugin(path="/openapi.json")],
         components=Components(security_schemes={"bearer": bearer}),
         security=[{"bearer": []}],

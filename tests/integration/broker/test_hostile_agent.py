@@ -15,6 +15,7 @@ from harness.broker import FleetBroker, attacker, eventually
 from xfleet_contracts.commands import SIGNATURE_HEADER
 from xfleet_contracts.subjects import is_own_inbox
 from xfleet_runtime.broker import BrokerLink, Incoming
+from xfleet_runtime.ids import new_epoch
 from xfleet_runtime.keys.signing import SignatureMissing, verify_command
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real_broker]
@@ -230,6 +231,22 @@ async def test_headers_that_could_change_a_stream_are_refused_or_mean_nothing(
         if "error" not in json.loads(answer.payload):
             assert after.state.messages == before.state.messages + 1
         assert after.state.first_seq == before.state.first_seq or before.state.messages == 0
+
+
+async def test_a_known_message_id_would_silence_another_server_so_epochs_cannot_be_guessed(
+    broker: FleetBroker,
+) -> None:
+    """Deduplication is stream-wide: what protects is 96 random bits nobody else ever sees."""
+    async with broker.link("agent", "srv1") as attacking, broker.link("agent", "srv2") as victim:
+        await attacking.wait_connected(5)
+        await victim.wait_connected(5)
+        epoch = new_epoch()
+        await attacking.publish_stored("fleet.up.srv1.traffic", b"x", message_id=f"{epoch}:1:d")
+        assert (await victim.publish_stored("fleet.up.srv2.traffic", b"x", message_id=f"{epoch}:1:d")).duplicate
+        assert not (
+            await victim.publish_stored("fleet.up.srv2.traffic", b"x", message_id=f"{new_epoch()}:1:d")
+        ).duplicate
+        assert len(bytes.fromhex(epoch)) * 8 >= 96
 
 
 async def test_line_breaks_cannot_smuggle_a_second_message(broker: FleetBroker) -> None:

@@ -22,6 +22,7 @@ from xfleet_runtime.broker import (
     PublishNotStored,
     RequestTimedOut,
 )
+from xfleet_runtime.errors import Unusable
 
 pytestmark = pytest.mark.real_broker
 
@@ -76,6 +77,35 @@ async def test_a_link_started_before_its_broker_connects_when_there_is_one(fleet
             await ctl.wait_connected(5)
             await ctl.publish("fleet.cmd.srv1.x", b"1")
             assert (await asyncio.wait_for(heard.get(), 5)).payload == b"1"
+
+
+async def test_a_command_that_needs_the_bus_says_in_one_line_that_it_cannot_reach_it(fleet: FleetBroker) -> None:
+    await kill(fleet)
+    async with fleet.link("cli", "root") as cli:
+        with pytest.raises(
+            Unusable, match=r"Cannot get onto the bus at tls://127\.0\.0\.1:\d+: .*Is it running"
+        ) as caught:
+            await cli.require_connected(0.3)
+        assert "\n" not in str(caught.value)
+
+
+async def test_a_slow_handler_costs_messages_and_not_memory(fleet: FleetBroker) -> None:
+    async with fleet.link("agent", "srv1") as agent, fleet.link("ctl", "controller") as ctl:
+        await agent.wait_connected(5)
+        await ctl.wait_connected(5)
+        go_on, heard = asyncio.Event(), []
+
+        async def slow(message: Incoming) -> None:
+            await go_on.wait()
+            heard.append(message.payload)
+
+        subscription = await ctl.subscribe("fleet.up.srv1.hb", slow, pending_max=10)
+        for number in range(50):
+            await agent.publish("fleet.up.srv1.hb", str(number).encode())
+        await eventually(lambda: subscription.dropped_count >= 39)
+        go_on.set()
+        await subscription.settle()
+        assert len(heard) + subscription.dropped_count == 50
 
 
 async def test_a_request_in_flight_fails_at_once_when_the_broker_dies(fleet: FleetBroker) -> None:

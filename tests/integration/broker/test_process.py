@@ -1,6 +1,7 @@
 """Starting a broker: it is ready when it says so, and says in one line why when it is not."""
 
 import asyncio
+import ssl
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from harness.broker import FleetBroker, running_broker
 from xfleet_nats.fleet import FleetIssuer, create_fleet
 from xfleet_nats.process import BrokerProcess
-from xfleet_nats.render import BrokerSettings, render_broker
+from xfleet_nats.render import BrokerSettings, ClusterSettings, WebsocketSettings, render_broker
+from xfleet_runtime.broker import tls_context
 from xfleet_runtime.errors import Unusable
+from xfleet_runtime.keys import x509
 
 pytestmark = pytest.mark.real_broker
 
@@ -109,6 +112,43 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(
     with pytest.raises(Unusable, match=word):
         render_broker(settings, FleetIssuer(create_fleet("test")[1]))
     assert not (tmp_path / "b").exists()
+
+
+async def test_a_single_node_s_streams_are_not_given_to_a_cluster_that_would_delete_them(fleet: FleetBroker) -> None:
+    await fleet.process.stop()
+    leaf = fleet.issuer.issue_route_certificate("n1", ("127.0.0.1",))
+    cluster = ClusterSettings(route=leaf, pins=(x509.pin(leaf.chain_pem),), routes=("127.0.0.1:6222",))
+    with pytest.raises(Unusable, match="would delete"):
+        render_broker(msgspec.structs.replace(fleet.settings, cluster=cluster), fleet.issuer)
+
+
+async def test_a_websocket_listener_demands_the_same_as_the_other(tmp_path: Path) -> None:
+    settings = BrokerSettings(directory=tmp_path / "b", port=0, websocket=WebsocketSettings(port=0))
+    issuer = FleetIssuer(create_fleet("test")[1])
+    render_broker(settings, issuer)
+    process = BrokerProcess(settings)
+    await process.start()
+    try:
+        mine = issuer.bus_credentials("agent", "srv1", ())
+        stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        stranger.load_verify_locations(cadata=mine.ca_pem)
+        assert b"101" in await upgrade(process.websocket_port, tls_context(mine), mine.tls_name)
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await upgrade(process.websocket_port, stranger, mine.tls_name)
+    finally:
+        await process.stop()
+
+
+async def upgrade(port: int, context: ssl.SSLContext, tls_name: str) -> bytes:
+    """The first line of the answer to a websocket upgrade."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=tls_name)
+    try:
+        headers = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13"
+        key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+        writer.write(f"GET / HTTP/1.1\r\nHost: x\r\n{headers}\r\n{key}\r\n\r\n".encode())
+        return await reader.readline()
+    finally:
+        writer.transport.abort()
 
 
 async def test_a_stopped_broker_is_gone(tmp_path: Path) -> None:

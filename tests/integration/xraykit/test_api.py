@@ -222,6 +222,18 @@ async def test_rules_xray_does_not_take_change_nothing() -> None:
             assert [rule.rule_tag for rule in await server.api.list_rules()] == ["a"]
 
 
+async def test_every_condition_that_can_be_loaded_hot_is_taken() -> None:
+    rule = {
+        "ruleTag": "all", "outboundTag": "direct", "domain": ["keyword:a", "b.example"], "ip": ["::1", "!10.0.0.0/8"],
+        "sourceIP": ["10.0.0.1"], "localIP": ["10.0.0.2"], "port": "53,1000-2000", "sourcePort": 53, "localPort": 443,
+        "network": "tcp,udp", "user": ["3.7", "regexp:^4"], "inboundTag": ["in-7"], "protocol": ["tls"],
+        "attrs": {":method": "GET"}, "vlessRoute": "1-9",
+    }  # fmt: skip
+    async with XrayServer.running(State()) as server:
+        await server.api.set_rules([rule])
+        assert [each.rule_tag for each in await server.api.list_rules()] == ["all"]
+
+
 async def test_many_clients_are_blocked_in_one_step() -> None:
     async with XrayServer.running(State()) as server:
         await server.api.add_rule({"ruleTag": "a", "network": "tcp", "outboundTag": "direct"})

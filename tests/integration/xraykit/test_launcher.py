@@ -15,6 +15,7 @@ from harness.xray import (
     HEADER,
     Sink,
     XrayClient,
+    XrayServer,
     new_client,
     open_stream,
     state_of,
@@ -175,12 +176,17 @@ async def test_a_missing_binary_is_refused_in_words(tmp_path: Path) -> None:
         await launcher.start({}, api_socket=tmp_path / "a", output=tmp_path / "output")
 
 
+async def test_an_output_that_cannot_be_written_is_refused_in_words(short_dir: Path) -> None:
+    with pytest.raises(Unusable, match="Cannot write"):
+        await WheelLauncher().start({}, api_socket=short_dir / "a", output=short_dir / "missing" / "output")
+
+
 def fake_binary(directory: Path) -> Path:
     """Stands in for the official program, which no package index carries: same arguments, same answers."""
     path = directory / "xray"
     script = f"""\
         #!{sys.executable}
-        import json, signal, sys
+        import json, os, signal, sys
         words = sys.argv[1:]
         if words == ["version"]:
             print("Xray 26.10.10 (Xray, Penetrates Everything.) fake (go1.27 linux/amd64)")
@@ -193,7 +199,7 @@ def fake_binary(directory: Path) -> Path:
         if "-test" in words:
             print("Configuration OK.")
             sys.exit(0)
-        print("running", flush=True)
+        print("running with", *sorted(os.listdir("/proc/self/fd")), flush=True)
         signal.pause()
         """
     path.write_text(textwrap.dedent(script))
@@ -211,13 +217,18 @@ async def test_an_official_binary_is_asked_started_and_ended(short_dir: Path) ->
     lock = os.open(short_dir / "lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
     output = short_dir / "output"
-    started = await launcher.start({}, api_socket=short_dir / "api.sock", output=output, lock_fd=lock)
+    pipe = os.dup(lock)
+    os.set_inheritable(pipe, True)
+    async with XrayServer.running(State()):
+        started = await launcher.start({}, api_socket=short_dir / "api.sock", output=output, lock_fd=lock)
     os.close(lock)
+    os.close(pipe)
 
     async def running() -> bool:
         return "running" in output.read_text()
 
     await until(running)
+    assert output.read_text() == "running with 0 1 2 3 4\n", "nothing of ours is inherited but the lock (4 is the list)"
     assert os.getsid(started.pid) == started.pid
     with pytest.raises(Unusable):
         lock_exclusively(short_dir / "lock", owner="Xray")

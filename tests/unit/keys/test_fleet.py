@@ -89,7 +89,11 @@ def test_no_token_outlives_its_revocation() -> None:
     assert PRUNE_AFTER > LONGEST_LIFETIME
 
 
-@pytest.mark.parametrize("nkey", ["", "hello", KeyPair.generate(Kind.ACCOUNT).public, KeyPair.generate(Kind.USER).seed])
+@pytest.mark.parametrize(
+    "nkey",
+    ["", "hello", KeyPair.generate(Kind.ACCOUNT).public, KeyPair.generate(Kind.USER).seed],
+    ids=["empty", "no key", "an account", "a seed"],
+)
 def test_what_is_no_user_key_is_not_certified(nkey: str) -> None:
     with pytest.raises(KeyUnusable):
         ISSUER.issue_user_jwt("agent", "srv1", nkey, CLOCK.now())

@@ -189,7 +189,12 @@ def test_problems_between_entities_are_named() -> None:
             ("e", RuleBody(rule={"domian": ["a"], "network": "tcp", "outboundTag": "direct"})),
             ("blocked-3.8", RuleBody(rule={"network": "tcp", "outboundTag": "direct"})),
         ],
-        settings=SettingsBody(log_level="loud", domain_strategy="Any", policy={"level": {}}),
+        settings=SettingsBody(
+            log_level="loud",
+            domain_strategy="Any",
+            policy={"level": {}, "levels": {"0": {"statsUserUplnk": True}}, "system": {"statsInboundUp": True}},
+            dns={"server": ["1.1.1.1"]},
+        ),
     )
     found = {(each.key.kind, each.key.id, each.path, each.code) for each in lint_state(state)}
     assert found == {
@@ -207,6 +212,9 @@ def test_problems_between_entities_are_named() -> None:
         ("settings", "xray", "log_level", "unknown_log_level"),
         ("settings", "xray", "domain_strategy", "unknown_domain_strategy"),
         ("settings", "xray", "policy.level", "unknown_key"),
+        ("settings", "xray", "policy.levels.0.statsUserUplnk", "unknown_key"),
+        ("settings", "xray", "policy.system.statsInboundUp", "unknown_key"),
+        ("settings", "xray", "dns.server", "unknown_key"),
     }
 
 
@@ -214,6 +222,8 @@ def test_outbound_tags_must_be_countable() -> None:
     for tag in ("", "a b", "a>>>b"):
         assert [each.code for each in lint_outbound(OutboundBody(tag=tag, protocol="freedom"))] == ["bad_tag"]
     assert lint_settings(SettingsBody()) == []
+    direct = OutboundBody(tag="direct", protocol="freedom", settings={"finalRules": [], "domainStategy": "UseIP"})
+    assert [(each.path, each.code) for each in lint_outbound(direct)] == [("settings.domainStategy", "unknown_key")]
 
 
 def test_an_unreadable_entity_is_reported_and_the_rest_is_read() -> None:

@@ -25,6 +25,7 @@ from xfleet_runtime.broker.message import Incoming
 from xfleet_runtime.broker.outages import Disconnected, PublishNotStored
 from xfleet_runtime.broker.session import Session
 from xfleet_runtime.broker.subscription import Handler, Subscription
+from xfleet_runtime.errors import Unusable
 from xfleet_runtime.log import get_logger
 from xfleet_runtime.supervise import supervise
 
@@ -114,13 +115,15 @@ class BrokerLink:
                 if session is not None and session.open:
                     await session.stop_receiving()
                     await asyncio.gather(*(subscription.settle() for subscription in self._subscriptions))
-        except TimeoutError:
-            _log.warning("handlers did not finish in time", link=self.name)
+                    await session.flush()
+        except (TimeoutError, Disconnected) as outage:
+            _log.warning("handlers did not finish in time", link=self.name, reason=str(outage))
         await _cancel_all(set(tasks))
         self._connected.clear()
-        self._session = None
-        if session is not None:
-            await session.retire(grace_s)
+        last, self._session = self._session, None
+        for each in (session, last):
+            if each is not None:
+                await each.close()
 
     async def wait_connected(self, timeout_s: float | None = None) -> None:
         """Returns when connected. Raises `Disconnected` with the last reason when that takes longer."""
@@ -129,6 +132,15 @@ class BrokerLink:
                 await self._connected.wait()
         except TimeoutError:
             raise Disconnected(self.last_error or "not connected to the broker") from None
+
+    async def require_connected(self, timeout_s: float = 5.0) -> None:
+        """Like `wait_connected`, for commands that can do nothing without: raises `Unusable` with what to do."""
+        try:
+            await self.wait_connected(timeout_s)
+        except Disconnected as outage:
+            where = " or ".join(self._credentials.urls)
+            advice = "Have the credentials issued again" if self.refused else "Is it running, and the address right?"
+            raise Unusable(f"Cannot get onto the bus at {where}: {outage}. {advice}") from outage
 
     def on_connected(self, callback: OnConnected) -> None:
         """Calls this after every new connection that follows a gap, with all subscriptions already standing."""
@@ -162,7 +174,9 @@ class BrokerLink:
         """
         if not message.reply.startswith(f"{within}.") or any(mark in message.reply for mark in "*> "):
             return False
-        await self.publish(message.reply, payload, headers=headers)
+        _check_size(payload)
+        origin = message.origin if message.origin is not None and message.origin.open else self._current()
+        await origin.publish(message.reply, payload, "", headers)
         return True
 
     async def publish_stored(
@@ -207,6 +221,7 @@ class BrokerLink:
         """Ends a subscription; messages still waiting for the handler are dropped."""
         for task in self._subscriptions.pop(subscription, []):
             task.cancel()
+        subscription.discard()
         if self._session is not None:
             await self._session.remove(subscription)
 
@@ -299,12 +314,12 @@ class BrokerLink:
                 _log.exception("a callback after connecting failed", link=self.name)
 
     async def _pause(self) -> None:
-        self._retry_now.clear()
         try:
             async with asyncio.timeout(self._backoff.next_s()):
                 await self._retry_now.wait()
         except TimeoutError:
             return
+        self._retry_now.clear()
 
     def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)

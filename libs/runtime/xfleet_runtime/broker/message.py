@@ -3,11 +3,29 @@
 import re
 import secrets
 from collections.abc import Mapping
+from typing import Protocol
 
 import msgspec
 
 TRACEPARENT = "traceparent"
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Origin(Protocol):
+    """The connection a message came in on: only there is an agent allowed to answer it."""
+
+    @property
+    def open(self) -> bool:
+        """Whether an answer can still be sent there."""
+        ...
+
+    async def publish(self, subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None) -> None:
+        """Sends on that connection."""
+        ...
+
+    def settled(self) -> None:
+        """Learns that one of its messages has been handled, so that it can end when all are."""
+        ...
 
 
 class Incoming(msgspec.Struct, frozen=True):
@@ -18,6 +36,10 @@ class Incoming(msgspec.Struct, frozen=True):
     reply: str
     """Where the sender wants an answer; chosen by the sender and checked by nobody. Empty for none."""
     headers: Mapping[str, str]
+    origin: Origin | None = None
+
+    def __repr__(self) -> str:
+        return f"Incoming({self.subject}, {len(self.payload)} bytes)"
 
     @property
     def trace_id(self) -> str:

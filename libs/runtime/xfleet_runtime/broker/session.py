@@ -45,6 +45,8 @@ class Session:
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._collecting: dict[str, asyncio.Queue[Incoming]] = {}
         self._request_count = 0
+        self._unsettled_count = 0
+        self._all_settled = asyncio.Event()
         self._held: dict[Subscription, NatsSubscription] = {}
         self._open = False
 
@@ -78,6 +80,7 @@ class Session:
                     error_cb=self._on_error,
                     closed_cb=self._on_closed,
                 )
+                self._open = True
                 await self.client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
                 for subscription in subscriptions:
                     await self.add(subscription)
@@ -88,13 +91,13 @@ class Session:
         except BaseException:
             await self.close()
             raise
-        self._open = True
 
     async def add(self, subscription: Subscription) -> None:
         """Subscribes on this connection; the broker knows it after the next flush."""
 
         async def deliver(message: Msg) -> None:
-            subscription.deliver(_incoming(message))
+            self._unsettled_count += 1
+            subscription.deliver(_incoming(message, self))
 
         if subscription not in self._held:
             self._held[subscription] = await self.client.subscribe(
@@ -119,11 +122,19 @@ class Session:
             await held.unsubscribe()
 
     async def stop_receiving(self) -> None:
-        """Ends all subscriptions after handing over what the broker has already sent."""
-        for held in self._held.values():
-            if self.client.is_connected:
-                await held.drain()
+        """Ends all subscriptions after handing over what the broker has already sent. Raises `Disconnected`.
+
+        Not by nats-py's own drain: its flush overtakes the UNSUB, so that a message between the two would be lost.
+        """
+        held = tuple(self._held.values())
         self._held.clear()
+        if not held or not self.client.is_connected:
+            return
+        for each in held:
+            await self.client._send_unsubscribe(each._id)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        await self.flush()
+        while any(each.pending_msgs for each in held):  # noqa: ASYNC110  handed over within a turn of the loop
+            await asyncio.sleep(0)
 
     async def flush(self) -> None:
         """Waits until the broker has processed everything sent so far. Raises `Disconnected`."""
@@ -203,16 +214,26 @@ class Session:
             _log.debug("closing the broker connection failed", url=self.url, error=str(error))
         self._end()
 
+    def settled(self) -> None:
+        """Learns that one of its messages has been handled."""
+        self._unsettled_count -= 1
+        if self._unsettled_count == 0:
+            self._all_settled.set()
+
     async def retire(self, grace_s: float) -> None:
-        """Ends the connection once its requests are answered and what was sent to it is delivered."""
+        """Ends the connection once its requests are answered and its messages are handled."""
         try:
             async with asyncio.timeout(grace_s):
-                while self._waiting and not self.client.is_closed:
-                    await asyncio.wait(self._waiting.values(), return_when=asyncio.ALL_COMPLETED)
+                await self.stop_receiving()
+                while self._unsettled_count and self.open:
+                    self._all_settled.clear()
+                    await self._all_settled.wait()
+                while self._waiting and self.open:
+                    await asyncio.wait(tuple(self._waiting.values()))
                     await asyncio.sleep(0)
-                if self.client.is_connected:
-                    await self.client.drain()
-        except (TimeoutError, OSError, NatsError) as error:
+                if self.open:
+                    await self.flush()
+        except (TimeoutError, OSError, NatsError, Disconnected) as error:
             _log.debug("the old broker connection did not drain", url=self.url, error=str(error))
         await self.close()
 
@@ -250,8 +271,8 @@ class Session:
                 answer.set_exception(Disconnected(f"{self.url}: {self.last_error or 'the connection broke'}"))
 
 
-def _incoming(message: Msg) -> Incoming:
-    return Incoming(message.subject, message.data, message.reply, message.headers or {})
+def _incoming(message: Msg, origin: Session | None = None) -> Incoming:
+    return Incoming(message.subject, message.data, message.reply, message.headers or {}, origin)
 
 
 def _is_no_responders(message: Incoming) -> bool:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from xfleet_xraykit.pb import net_pb2 as xfleet__xraykit_dot_pb_dot_net__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1exfleet_xraykit/pb/router.proto\x12\x0fxray.app.router\x1a\x1bxfleet_xraykit/pb/net.proto\"\xc3\x03\n\x0bRoutingRule\x12\r\n\x03tag\x18\x01 \x01(\tH\x00\x12\x17\n\rbalancing_tag\x18\x0c \x01(\tH\x00\x12\x10\n\x08rule_tag\x18\x13 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x03(\x0c\x12\n\n\x02ip\x18\n \x03(\x0c\x12,\n\tport_list\x18\x0e \x01(\x0b\x32\x19.xray.common.net.PortList\x12*\n\x08networks\x18\r \x03(\x0e\x32\x18.xray.common.net.Network\x12\x11\n\tsource_ip\x18\x0b \x03(\x0c\x12\x33\n\x10source_port_list\x18\x10 \x01(\x0b\x32\x19.xray.common.net.PortList\x12\x12\n\nuser_email\x18\x07 \x03(\t\x12\x13\n\x0binbound_tag\x18\x08 \x03(\t\x12\x10\n\x08protocol\x18\t \x03(\t\x12@\n\nattributes\x18\x0f \x03(\x0b\x32,.xray.app.router.RoutingRule.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\ntarget_tag\"4\n\x06\x43onfig\x12*\n\x04rule\x18\x02 \x03(\x0b\x32\x1c.xray.app.router.RoutingRuleb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1exfleet_xraykit/pb/router.proto\x12\x0fxray.app.router\x1a\x1bxfleet_xraykit/pb/net.proto\"\xbe\x04\n\x0bRoutingRule\x12\r\n\x03tag\x18\x01 \x01(\tH\x00\x12\x17\n\rbalancing_tag\x18\x0c \x01(\tH\x00\x12\x10\n\x08rule_tag\x18\x13 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x03(\x0c\x12\n\n\x02ip\x18\n \x03(\x0c\x12,\n\tport_list\x18\x0e \x01(\x0b\x32\x19.xray.common.net.PortList\x12*\n\x08networks\x18\r \x03(\x0e\x32\x18.xray.common.net.Network\x12\x11\n\tsource_ip\x18\x0b \x03(\x0c\x12\x33\n\x10source_port_list\x18\x10 \x01(\x0b\x32\x19.xray.common.net.PortList\x12\x12\n\nuser_email\x18\x07 \x03(\t\x12\x13\n\x0binbound_tag\x18\x08 \x03(\t\x12\x10\n\x08protocol\x18\t \x03(\t\x12@\n\nattributes\x18\x0f \x03(\x0b\x32,.xray.app.router.RoutingRule.AttributesEntry\x12\x10\n\x08local_ip\x18\x11 \x03(\x0c\x12\x32\n\x0flocal_port_list\x18\x12 \x01(\x0b\x32\x19.xray.common.net.PortList\x12\x33\n\x10vless_route_list\x18\x14 \x01(\x0b\x32\x19.xray.common.net.PortList\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\ntarget_tag\"4\n\x06\x43onfig\x12*\n\x04rule\x18\x02 \x03(\x0b\x32\x1c.xray.app.router.RoutingRuleb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,9 +35,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTINGRULE_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_ROUTINGRULE_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_ROUTINGRULE']._serialized_start=81
-  _globals['_ROUTINGRULE']._serialized_end=532
-  _globals['_ROUTINGRULE_ATTRIBUTESENTRY']._serialized_start=469
-  _globals['_ROUTINGRULE_ATTRIBUTESENTRY']._serialized_end=518
-  _globals['_CONFIG']._serialized_start=534
-  _globals['_CONFIG']._serialized_end=586
+  _globals['_ROUTINGRULE']._serialized_end=655
+  _globals['_ROUTINGRULE_ATTRIBUTESENTRY']._serialized_start=592
+  _globals['_ROUTINGRULE_ATTRIBUTESENTRY']._serialized_end=641
+  _globals['_CONFIG']._serialized_start=657
+  _globals['_CONFIG']._serialized_end=709
 # @@protoc_insertion_point(module_scope)

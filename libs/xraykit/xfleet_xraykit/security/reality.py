@@ -8,7 +8,7 @@ from typing import Any
 
 from xfleet_contracts.desired_state import ClientBody
 from xfleet_xraykit.keys import new_reality_pair, new_short_id, reality_public_key
-from xfleet_xraykit.problems import Problem, as_list, as_object, unknown_keys
+from xfleet_xraykit.problems import Problem, as_list, as_object, unknown_keys, wrong_type
 
 _KEYS = frozenset({
     "show", "target", "dest", "type", "xver", "serverNames", "privateKey", "minClientVer", "maxClientVer",
@@ -38,6 +38,9 @@ class Reality:
         settings = as_object(stream.get("realitySettings"))
         yield from unknown_keys(settings, _KEYS, _AT)
         yield from unknown_keys(as_object(settings.get("settings")), _LINK_KEYS, f"{_AT}.settings")
+        for key in ("serverNames", "shortIds"):
+            if settings.get(key):
+                yield from wrong_type(settings[key], list, f"{_AT}.{key}", "a list")
         yield from _lint_target(settings)
         yield from _lint_names(settings)
         yield from _lint_short_ids(settings)
@@ -53,10 +56,10 @@ class Reality:
         made = dict(settings)
         if not made.get("privateKey"):
             made["privateKey"] = new_reality_pair().private_key
-        if not as_list(made.get("shortIds")):
+        if not made.get("shortIds"):
             made["shortIds"] = [new_short_id()]
         host = _target(made).rpartition(":")[0]
-        if not as_list(made.get("serverNames")) and host and not _is_ip(host):
+        if not made.get("serverNames") and host and not _is_ip(host):
             made["serverNames"] = [host]
         return made
 

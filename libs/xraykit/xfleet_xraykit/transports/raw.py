@@ -25,7 +25,7 @@ class Raw:
         yield from unknown_keys(settings, _KEYS, path)
         header = as_object(settings.get("header"))
         yield from unknown_keys(header, _HEADER_KEYS, f"{path}.header")
-        if header.get("type", "none") not in _HEADER_TYPES:
+        if str(header.get("type", "none")) not in _HEADER_TYPES:
             yield Problem(f"{path}.header.type", "unknown_header", 'The header is "none" or "http".')
 
     def link_params(self, stream: Mapping[str, Any]) -> dict[str, str]:

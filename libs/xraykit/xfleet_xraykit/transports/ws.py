@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl
 
 from xfleet_xraykit.problems import Problem, as_object, unknown_keys, wrong_type
 from xfleet_xraykit.protocols import settings_of
@@ -25,7 +25,7 @@ class WebSocket:
         path = settings.get("path", "/")
         if not isinstance(path, str) or not path.startswith("/"):
             yield Problem(f"{at}.path", "path_needs_slash", "The path must begin with a slash.")
-        elif any(not value.isdigit() for value in parse_qs(urlsplit(path).query, keep_blank_values=True).get("ed", [])):
+        elif any(not value.isdigit() for key, value in _query(path) if key == "ed"):
             yield Problem(f"{at}.path", "bad_early_data", "?ed= in the path must be a number of bytes.")
         for key, kind, noun in (
             ("host", str, "text"),
@@ -51,6 +51,10 @@ class WebSocket:
         if params.get("host"):
             settings["host"] = params["host"]
         return settings
+
+
+def _query(path: str) -> list[tuple[str, str]]:
+    return parse_qsl(path.partition("?")[2], keep_blank_values=True)
 
 
 TRANSPORT = WebSocket()

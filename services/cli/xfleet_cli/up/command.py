@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from xfleet_cli.up.conduct import conduct
-from xfleet_cli.up.settings import UpSettings
+from xfleet_cli.up.settings import DECIDED_HERE, UpSettings
 from xfleet_runtime.known_settings import all_settings
 from xfleet_runtime.log import configure_logging
 from xfleet_runtime.main import run_async
@@ -33,6 +33,6 @@ def up(**given: Any) -> None:
     State lives in one data directory; a second start resumes it. Every option is also a variable such as
     XFLEET_PANEL_PORT. The first password of the admin `admin` is XFLEET_ADMIN_PASSWORD, else it is made up and shown.
     """
-    settings = load_settings(UpSettings, given, others=all_settings())
+    settings = load_settings(UpSettings, given, others=all_settings() - DECIDED_HERE)
     configure_logging("up", level="warning" if settings.log_level == "info" else settings.log_level)
     run_async(conduct(settings))

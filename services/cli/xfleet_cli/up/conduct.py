@@ -93,15 +93,17 @@ class _Running:
             raise failures.exceptions[0] from None
 
     async def _bring_up(self, plan: Plan, prepared: Prepared, group: asyncio.TaskGroup) -> None:
-        broker, agent, controller = broker_of(plan), agent_of(plan, prepared), controller_of(plan)
-        for part in (broker, agent):
+        """An agent that has an identity serves before anybody else is there; a new one needs somebody to enroll it."""
+        agent, controller, bot = agent_of(plan, prepared), controller_of(plan), bot_of(plan, prepared)
+        enrolled = plan.layout.agent_identity.exists()
+        early, late = ([agent], []) if enrolled else ([], [agent])
+        for part in (broker_of(plan), *early):
             group.create_task((await self._start(part)).keep())
         keeper = await self._start(controller)
         await _wait_ready(controller, plan)
         group.create_task(keeper.keep())
-        bot = bot_of(plan, prepared)
-        if bot is not None:
-            group.create_task((await self._start(bot)).keep())
+        for part in (*late, *([bot] if bot else [])):
+            group.create_task((await self._start(part)).keep())
         _tell_ready(plan, prepared)
 
     async def stop(self, hurry: asyncio.Event) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Protocol
 
 from xfleet_nats.process import BrokerProcess
-
 from xfleet_runtime.errors import Unusable
 from xfleet_runtime.files import private_directory
 

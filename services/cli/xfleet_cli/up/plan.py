@@ -52,7 +52,7 @@ def make_plan(settings: UpSettings, layout: Layout) -> Plan:
         "broker", "--broker-port", host, asked=settings.broker_port, last=known.broker_port, usual=DEFAULT_BROKER_PORT
     )
     certificate = _certificate(settings, layout)
-    base_path = known.base_path or (f"/{secrets.token_urlsafe(9)}" if settings.public else "")
+    base_path = _base_path(settings, known)
     remember(layout, Memory(panel_port=panel_port, broker_port=broker_port, base_path=base_path))
     return Plan(
         layout=layout,
@@ -64,6 +64,13 @@ def make_plan(settings: UpSettings, layout: Layout) -> Plan:
         certificate=certificate,
         resumed=last is not None,
     )
+
+
+def _base_path(settings: UpSettings, known: Memory) -> str:
+    if settings.base_path is not None:
+        stripped = settings.base_path.strip("/")
+        return f"/{stripped}" if stripped else ""
+    return known.base_path or (f"/{secrets.token_urlsafe(9)}" if settings.public else "")
 
 
 def _certificate(settings: UpSettings, layout: Layout) -> PanelCertificate | None:

@@ -4,12 +4,11 @@ import os
 import signal
 from collections.abc import Sequence
 
-from xfleet_nats.process import BrokerProcess
-from xfleet_nats.render import BrokerSettings
-
 from xfleet_cli.up.parts import Broker, Service
 from xfleet_cli.up.plan import Plan
 from xfleet_cli.up.prepare import Prepared
+from xfleet_nats.process import BrokerProcess
+from xfleet_nats.render import BrokerSettings
 from xfleet_runtime.known_settings import environment_of
 
 AGENT_STOP_TIMEOUT_S = 30.0
@@ -48,8 +47,7 @@ def controller_of(plan: Plan) -> Service:
         "--broker-url",
         plan.broker_url,
     ]
-    if plan.base_path:
-        arguments += ["--base-path", plan.base_path]
+    arguments += ["--base-path", plan.base_path]
     if plan.certificate is not None:
         arguments += ["--tls-cert", str(plan.certificate.chain), "--tls-key", str(plan.certificate.key)]
     if plan.settings.behind_proxy:

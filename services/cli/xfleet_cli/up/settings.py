@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,9 @@ from xfleet_runtime.errors import Unusable
 DEFAULT_PANEL_PORT = 2053
 DEFAULT_BROKER_PORT = 4222
 HIGHEST_PORT = 65535
+BASE_PATH = re.compile(r"/?[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*/?|/?")
+DECIDED_HERE = frozenset({"listen", "port", "broker_url", "state_dir", "credentials_file", "token_file"})
+"""Settings of the parts that `xfleet up` itself chooses: given to it, they would silently do nothing."""
 
 
 class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +30,8 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Written when the panel answers: JSON with `panel_url`, `broker_url` and `pid`."""
     public: bool = False
     """Listen on all addresses, with TLS and a random base path."""
+    base_path: str | None = None
+    """Prefix of every URL of the panel, such as `/3fK9`. Default: the last one; random with `public`, else none."""
     behind_proxy: str = ""
     """Addresses (CIDR) of a reverse proxy that ends TLS and whose forwarding headers are believed."""
     tls_cert: Path | None = None
@@ -51,6 +57,8 @@ def check(settings: UpSettings) -> None:
         raise Unusable(f"Panel and broker cannot both use port {settings.panel_port}. Give two different ports.")
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise Unusable("--tls-cert and --tls-key belong together: give both or neither.")
+    if settings.base_path is not None and not BASE_PATH.fullmatch(settings.base_path):
+        raise Unusable(f"--base-path {settings.base_path!r} cannot be a path. Use one such as /panel.")
     if settings.behind_proxy:
         try:
             ipaddress.ip_network(settings.behind_proxy, strict=False)

@@ -5,12 +5,11 @@ from typing import Any
 
 import msgspec
 from litestar import Controller, Request, delete, get, post
+from litestar.params import FromPath, JSONBody
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from xfleet_controller.auth import service
-from xfleet_controller.auth.rights import Actor
-from xfleet_controller.context import Context
-from xfleet_controller.edge import client_address, refuse_cross_site
+from xfleet_controller.edge import TheActor, TheContext, client_address, refuse_cross_site
 
 
 class SignIn(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -60,7 +59,7 @@ class SessionApi(Controller):
     tags = ["session"]
 
     @post(status_code=HTTP_201_CREATED, summary="Sign in")
-    async def sign_in(self, request: Request[Any, Any, Any], context: Context, data: SignIn) -> TokenOut:
+    async def sign_in(self, request: Request[Any, Any, Any], context: TheContext, data: JSONBody[SignIn]) -> TokenOut:
         """A new session for name and password."""
         refuse_cross_site(request)
         signed_in = await service.sign_in(
@@ -73,12 +72,12 @@ class SessionApi(Controller):
         return TokenOut(token=signed_in.token)
 
     @get(summary="Who am I")
-    async def show(self, actor: Actor) -> SessionOut:
+    async def show(self, actor: TheActor) -> SessionOut:
         """Who is signed in with this token."""
         return SessionOut(username=actor.name, role=actor.role)
 
     @delete(status_code=HTTP_204_NO_CONTENT, summary="Sign out")
-    async def sign_out(self, context: Context, actor: Actor) -> None:
+    async def sign_out(self, context: TheContext, actor: TheActor) -> None:
         """Ends this session."""
         await service.sign_out(context, actor)
 
@@ -90,12 +89,12 @@ class AccountApi(Controller):
     tags = ["session"]
 
     @post("/password", status_code=HTTP_204_NO_CONTENT, summary="Change the own password")
-    async def change_password(self, context: Context, actor: Actor, data: PasswordChange) -> None:
+    async def change_password(self, context: TheContext, actor: TheActor, data: JSONBody[PasswordChange]) -> None:
         """All other sessions end."""
         await service.change_password(context, actor, data.current_password, data.new_password)
 
     @get("/sessions", status_code=HTTP_200_OK, summary="Where I am signed in")
-    async def list_sessions(self, context: Context, actor: Actor) -> list[OpenSession]:
+    async def list_sessions(self, context: TheContext, actor: TheActor) -> list[OpenSession]:
         """Newest use first."""
         return [
             OpenSession(
@@ -112,6 +111,6 @@ class AccountApi(Controller):
         ]
 
     @delete("/sessions/{session_id:str}", status_code=HTTP_204_NO_CONTENT, summary="End a session")
-    async def revoke(self, context: Context, actor: Actor, session_id: str) -> None:
+    async def revoke(self, context: TheContext, actor: TheActor, session_id: FromPath[str]) -> None:
         """Signs that place out."""
         await service.revoke_session(context, actor, session_id)

@@ -1,7 +1,7 @@
 """Wrong passwords make the next try wait, per account and address; a right password from elsewhere still gets in.
 
-The account's delay is kept per address (`account:<name>@<address>`), so that somebody guessing from one place never locks the owner out
-from another; guesses from many places are slowed by the account's own, short, delay.
+The account's long delay is kept per address (`account:<name>@<address>`), so that somebody guessing from one place
+never locks the owner out from another; guesses from many places are slowed by the account's own, short, delay.
 """
 
 from datetime import datetime, timedelta

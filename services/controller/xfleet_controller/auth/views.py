@@ -9,6 +9,5 @@ class LoginView(msgspec.Struct, frozen=True, kw_only=True):
     """What the sign-in form shows."""
 
     form: FormView
-    csrf_token: str
     next_path: str = ""
     """Where to go after signing in: a path below the base path."""

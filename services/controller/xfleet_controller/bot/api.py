@@ -5,9 +5,8 @@ from datetime import datetime
 import msgspec
 from litestar import Controller, post
 
-from xfleet_controller.auth.rights import Actor
 from xfleet_controller.bot import service
-from xfleet_controller.context import Context
+from xfleet_controller.edge import TheActor, TheContext
 
 
 class CodeOut(msgspec.Struct, kw_only=True):
@@ -24,7 +23,7 @@ class BotApi(Controller):
     tags = ["bot"]
 
     @post("/codes", summary="Make a bot code")
-    async def make_code(self, context: Context, actor: Actor) -> CodeOut:
+    async def make_code(self, context: TheContext, actor: TheActor) -> CodeOut:
         """Binds one Telegram account to the actor."""
         made = await service.make_code(context, actor)
         return CodeOut(code=made.code, expires_at=made.expires_at)

@@ -1,19 +1,20 @@
 """`/api/v1/clients`."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Request, delete, get, patch, post
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
 from xfleet_controller.api import Changed, Page, PageOf, PageSize, Search, TaskOut, Wait, waited
-from xfleet_controller.auth.rights import Actor
 from xfleet_controller.clients import service
 from xfleet_controller.clients.service import ClientEdit, ClientNew, ClientView
-from xfleet_controller.context import Context
-from xfleet_controller.edge import public_base
+from xfleet_controller.edge import TheActor, TheContext, public_base
 from xfleet_controller.subscriptions.links import subscription_path
+
+StateFilter = Annotated[str, QueryParameter(name="state", description="One of the states.")]
 
 
 class ClientOut(msgspec.Struct, kw_only=True):
@@ -54,7 +55,8 @@ class ClientChanged(ClientOut, kw_only=True):
 def client_fields(view: ClientView, base: str) -> dict[str, Any]:
     """The fields of `ClientOut`."""
     names = (
-        "id", "name", "sub_id", "enabled", "total_bytes", "expires_at", "comment", "version", "created_at", "updated_at",
+        "id", "name", "sub_id", "enabled", "total_bytes", "expires_at", "comment", "version", "created_at",
+        "updated_at",
     )  # fmt: skip
     fields = {name: getattr(view.row, name) for name in names}
     return fields | {
@@ -81,13 +83,13 @@ class ClientApi(Controller):
     async def list_clients(
         self,
         request: Request[Any, Any, Any],
-        context: Context,
-        actor: Actor,
+        context: TheContext,
+        actor: TheActor,
         search: Search = "",
-        state: str = "",
-        inbound_id: int | None = None,
-        server_id: int | None = None,
-        sort: str = "",
+        client_state: StateFilter = "",
+        inbound_id: FromQuery[int | None] = None,
+        server_id: FromQuery[int | None] = None,
+        sort: FromQuery[str] = "",
         page: Page = 1,
         page_size: PageSize = 25,
     ) -> PageOf[ClientOut]:
@@ -96,7 +98,7 @@ class ClientApi(Controller):
             context,
             actor,
             search=search,
-            state=state,
+            state=client_state,
             inbound_id=inbound_id,
             server_id=server_id,
             sort=sort,
@@ -109,7 +111,12 @@ class ClientApi(Controller):
 
     @post(status_code=HTTP_201_CREATED, summary="Add a client")
     async def create(
-        self, request: Request[Any, Any, Any], context: Context, actor: Actor, data: ClientNew, wait: Wait = 0
+        self,
+        request: Request[Any, Any, Any],
+        context: TheContext,
+        actor: TheActor,
+        data: JSONBody[ClientNew],
+        wait: Wait = 0,
     ) -> ClientChanged:
         """With fresh credentials on every inbound named."""
         view, task_ids = await service.create_client(context, actor, data)
@@ -117,7 +124,9 @@ class ClientApi(Controller):
         return ClientChanged(**client_fields(view, public_base(request, context)), task_ids=task_ids, tasks=done)
 
     @get("/{client_id:int}", summary="Show a client")
-    async def show(self, request: Request[Any, Any, Any], context: Context, actor: Actor, client_id: int) -> ClientOut:
+    async def show(
+        self, request: Request[Any, Any, Any], context: TheContext, actor: TheActor, client_id: FromPath[int]
+    ) -> ClientOut:
         """One client with its links."""
         view = await service.get_client(context, actor, client_id)
         return ClientOut(**client_fields(view, public_base(request, context)))
@@ -126,10 +135,10 @@ class ClientApi(Controller):
     async def edit(
         self,
         request: Request[Any, Any, Any],
-        context: Context,
-        actor: Actor,
-        client_id: int,
-        data: ClientEdit,
+        context: TheContext,
+        actor: TheActor,
+        client_id: FromPath[int],
+        data: JSONBody[ClientEdit],
         wait: Wait = 0,
     ) -> ClientChanged:
         """What is left out stays."""
@@ -138,7 +147,7 @@ class ClientApi(Controller):
         return ClientChanged(**client_fields(view, public_base(request, context)), task_ids=task_ids, tasks=done)
 
     @delete("/{client_id:int}", status_code=HTTP_200_OK, summary="Delete a client")
-    async def remove(self, context: Context, actor: Actor, client_id: int, wait: Wait = 0) -> Changed:
+    async def remove(self, context: TheContext, actor: TheActor, client_id: FromPath[int], wait: Wait = 0) -> Changed:
         """Everywhere; its totals stay in the ledger."""
         task_ids = await service.delete_client(context, actor, client_id)
         return Changed(task_ids=task_ids, tasks=await waited(context, task_ids, wait))

@@ -53,8 +53,8 @@ class ClientEdit(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     name: str | UnsetType = UNSET
     inbound_ids: list[int] | UnsetType = UNSET
-    total_bytes: int | None | UnsetType = UNSET
-    expires_at: datetime | None | UnsetType = UNSET
+    total_bytes: int | UnsetType | None = UNSET
+    expires_at: datetime | UnsetType | None = UNSET
     enabled: bool | UnsetType = UNSET
     comment: str | UnsetType = UNSET
     version: int | UnsetType = UNSET
@@ -109,6 +109,13 @@ async def get_client(context: Context, actor: Actor, client_id: int) -> ClientVi
         if row is None:
             raise NotFound("There is no such client.")
         return (await _views(session, context, [row]))[0]
+
+
+async def find_clients(context: Context, actor: Actor, client_ids: Sequence[int]) -> Sequence[ClientView]:
+    """Those of these clients that there are, for pages that show them live."""
+    authorize(actor, "clients.read")
+    async with context.database.read() as session:
+        return await _views(session, context, await store.list_by_ids(session, client_ids))
 
 
 async def create_client(context: Context, actor: Actor, new: ClientNew) -> tuple[ClientView, list[int]]:

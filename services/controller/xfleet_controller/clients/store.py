@@ -85,6 +85,14 @@ async def find_by_sub_id(session: AsyncSession, sub_id: str) -> Client | None:
     return await session.scalar(select(Client).where(Client.sub_id == sub_id))
 
 
+async def list_by_ids(session: AsyncSession, client_ids: Iterable[int]) -> Sequence[Client]:
+    """These clients, by id."""
+    found: list[Client] = []
+    for part in batches(sorted(set(client_ids))):
+        found.extend((await session.scalars(select(Client).where(Client.id.in_(part)).order_by(Client.id))).all())
+    return found
+
+
 async def is_name_taken(session: AsyncSession, name_key: str, *, but: int | None = None) -> bool:
     """Whether another client has this name."""
     query = select(Client.id).where(Client.name_key == name_key)

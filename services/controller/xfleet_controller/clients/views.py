@@ -53,13 +53,15 @@ class ClientsPageView(msgspec.Struct, frozen=True, kw_only=True):
     states: tuple[OptionView, ...]
     search: str = ""
     state: str = ""
+    inbound: str = ""
+    """Id of the inbound the list is narrowed to; empty for all."""
+    inbound_title: str = ""
     has_inbound: bool = True
-    sort: str = ""
 
     @property
     def filtered(self) -> bool:
         """Whether the list shows less than everything on purpose."""
-        return bool(self.search or self.state)
+        return bool(self.search or self.state or self.inbound)
 
 
 class LinkView(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ class TotalsView(msgspec.Struct, frozen=True, kw_only=True):
     up_bytes_per_s: float | None
     down_bytes_per_s: float | None
     up_bytes: int = 0
-    """Counted in the last 24 hours."""
+    """Counted so far."""
     down_bytes: int = 0
 
 

@@ -65,7 +65,7 @@ SPECIMENS: dict[str, Specimen] = {
             "servers": ServersPageView(
                 servers=tuple(
                     samples.server(number, now, status=status)
-                    for number, status in enumerate(("online", "stale", "offline", "new", "online", "online"), 1)
+                    for number, status in enumerate(("online", "stale", "offline", "pending", "online", "online"), 1)
                 )
             )
         },

@@ -3,9 +3,8 @@
 import math
 from datetime import datetime, timedelta
 
-import segno
-
 from xfleet_controller.auth.views import LoginView
+from xfleet_controller.clients.present import qr_svg
 from xfleet_controller.clients.views import ClientDetailView, ClientFormView, ClientRowView, ClientsPageView, LinkView
 from xfleet_controller.dashboard.views import DashboardView, TotalsView, TrafficChartView
 from xfleet_controller.inbounds.views import InboundFormView, InboundRowView, InboundsPageView
@@ -22,11 +21,6 @@ LINK = (
     "vless://6ba7b810-9dad-41d1-80b4-00c04fd430c8@fra.example.com:443?type=tcp&encryption=none&security=reality"
     "&pbk=Jq0mC0xUO2xg2mVnYQ9kzH0Yw1c2pX3s4t5u6v7w8x9&fp=chrome&sni=www.example.com&sid=3fa9c1d2&flow=xtls-rprx-vision#fra"
 )
-
-
-def qr_svg(text: str) -> str:
-    """A QR code as inline SVG without styles, which the content policy would refuse."""
-    return segno.make(text, error="m").svg_inline(scale=4, border=2, dark="#0b1020", light=None, omitsize=True)
 
 
 def shell(*, single_server: bool = False, direction: str = "ltr") -> ShellView:
@@ -56,7 +50,7 @@ def server(number: int, now: datetime, *, status: str = "online") -> ServerCardV
     names = ("Frankfurt", "Amsterdam", "Helsinki", "New York", "Singapore", "Istanbul", "Paris", LONG)
     name = names[(number - 1) % len(names)]
     common = {"id": number, "slug": f"srv-{number:02}", "name": name, "public_address": f"vpn{number}.example.com"}
-    if status == "new":
+    if status == "pending":
         return ServerCardView(**common, status=status)  # pyright: ignore[reportArgumentType]
     if status == "offline":
         return ServerCardView(
@@ -74,7 +68,7 @@ def server(number: int, now: datetime, *, status: str = "online") -> ServerCardV
         tags=("eu", "fast"),
         cpu_percent=float((number * 23) % 97),
         cpu_count=2 + number % 3 * 2,
-        load=(0.42, 0.38, 0.3),
+        load_1m=0.42,
         memory=UsageView(used_bytes=int((0.2 + number % 7 / 10) * 4 * GB), total_bytes=4 * GB),
         swap=UsageView(used_bytes=0, total_bytes=GB),
         disk=UsageView(used_bytes=(9 + number * 3) * GB, total_bytes=40 * GB),
@@ -106,7 +100,7 @@ def tasks(now: datetime) -> tuple[TaskRowView, ...]:
     operations = ("Add client alice", "Apply revision 41", "Add inbound edge-ws", "Restart Xray", "Apply revision 42")
     return tuple(
         TaskRowView(
-            id=f"01K{number:05}ABCDEFG",
+            id=1041 - number,
             server_name=("Frankfurt", "Amsterdam", "Helsinki")[number % 3],
             operation=operations[number % len(operations)],
             status=status,
@@ -320,7 +314,7 @@ def settings_page(now: datetime) -> SettingsView:
 def login(*, wrong: bool = False) -> LoginView:
     """The sign-in form, also after a wrong password."""
     errors = {"": "User name or password is wrong."} if wrong else {}
-    return LoginView(form=FormView(values={"username": "admin"} if wrong else {}, errors=errors), csrf_token="sample")  # noqa: S106
+    return LoginView(form=FormView(values={"username": "admin"} if wrong else {}, errors=errors))
 
 
 def server_form() -> ServerFormView:

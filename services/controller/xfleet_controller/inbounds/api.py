@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 from litestar import Controller, delete, get, patch, post
+from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
 from xfleet_controller.api import Changed, Page, PageOf, PageSize, Search, TaskOut, Wait, waited
-from xfleet_controller.auth.rights import Actor
-from xfleet_controller.context import Context
+from xfleet_controller.edge import TheActor, TheContext
 from xfleet_controller.inbounds import service
 from xfleet_controller.inbounds.service import InboundEdit, InboundNew, InboundView
 
@@ -68,9 +68,9 @@ class InboundApi(Controller):
     @get(summary="List inbounds")
     async def list_inbounds(
         self,
-        context: Context,
-        actor: Actor,
-        server_id: int | None = None,
+        context: TheContext,
+        actor: TheActor,
+        server_id: FromQuery[int | None] = None,
         search: Search = "",
         page: Page = 1,
         page_size: PageSize = 100,
@@ -83,20 +83,27 @@ class InboundApi(Controller):
         return PageOf(items=items, total=total, page=page, page_size=page_size)
 
     @post(status_code=HTTP_201_CREATED, summary="Add an inbound")
-    async def create(self, context: Context, actor: Actor, data: InboundNew, wait: Wait = 0) -> InboundChanged:
+    async def create(
+        self, context: TheContext, actor: TheActor, data: JSONBody[InboundNew], wait: Wait = 0
+    ) -> InboundChanged:
         """What only the server can know is generated when missing."""
         view, task_ids = await service.create_inbound(context, actor, data)
         done = await waited(context, task_ids, wait)
         return InboundChanged(**inbound_fields(view), task_ids=task_ids, tasks=done)
 
     @get("/{inbound_id:int}", summary="Show an inbound")
-    async def show(self, context: Context, actor: Actor, inbound_id: int) -> InboundOut:
+    async def show(self, context: TheContext, actor: TheActor, inbound_id: FromPath[int]) -> InboundOut:
         """One inbound."""
         return InboundOut(**inbound_fields(await service.get_inbound(context, actor, inbound_id)))
 
     @patch("/{inbound_id:int}", summary="Change an inbound")
     async def edit(
-        self, context: Context, actor: Actor, inbound_id: int, data: InboundEdit, wait: Wait = 0
+        self,
+        context: TheContext,
+        actor: TheActor,
+        inbound_id: FromPath[int],
+        data: JSONBody[InboundEdit],
+        wait: Wait = 0,
     ) -> InboundChanged:
         """What is left out stays; objects are replaced whole."""
         view, task_ids = await service.edit_inbound(context, actor, inbound_id, data)
@@ -104,7 +111,7 @@ class InboundApi(Controller):
         return InboundChanged(**inbound_fields(view), task_ids=task_ids, tasks=done)
 
     @delete("/{inbound_id:int}", status_code=HTTP_200_OK, summary="Delete an inbound")
-    async def remove(self, context: Context, actor: Actor, inbound_id: int, wait: Wait = 0) -> Changed:
+    async def remove(self, context: TheContext, actor: TheActor, inbound_id: FromPath[int], wait: Wait = 0) -> Changed:
         """Its clients stay, without it."""
         task_ids = await service.delete_inbound(context, actor, inbound_id)
         return Changed(task_ids=task_ids, tasks=await waited(context, task_ids, wait))

@@ -4,11 +4,12 @@ from datetime import datetime
 
 import msgspec
 from litestar import Controller, delete, get, patch, post
+from litestar.params import FromPath, JSONBody
 from litestar.status_codes import HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from xfleet_controller.api import Page, PageOf, PageSize, Search, TaskOut, Wait, waited
-from xfleet_controller.auth.rights import Actor
 from xfleet_controller.context import Context
+from xfleet_controller.edge import TheActor, TheContext
 from xfleet_controller.servers import service
 from xfleet_controller.servers.service import ServerEdit, ServerNew, ServerView
 
@@ -86,7 +87,7 @@ class ServerApi(Controller):
 
     @get(summary="List servers")
     async def list_servers(
-        self, context: Context, actor: Actor, search: Search = "", page: Page = 1, page_size: PageSize = 100
+        self, context: TheContext, actor: TheActor, search: Search = "", page: Page = 1, page_size: PageSize = 100
     ) -> PageOf[ServerOut]:
         """By id."""
         views, total = await service.list_servers(context, actor, search=search, page=page, page_size=page_size)
@@ -94,20 +95,20 @@ class ServerApi(Controller):
         return PageOf(items=items, total=total, page=page, page_size=page_size)
 
     @post(status_code=HTTP_201_CREATED, summary="Add a server")
-    async def create(self, context: Context, actor: Actor, data: ServerNew) -> ServerCreated:
+    async def create(self, context: TheContext, actor: TheActor, data: JSONBody[ServerNew]) -> ServerCreated:
         """A server waiting for its agent, with the line that enrolls it."""
         made = await service.create_server(context, actor, data)
         return ServerCreated(**server_fields(context, made.view), enrollment_token=made.token)  # type: ignore[arg-type]
 
     @get("/{server_id:int}", summary="Show a server")
-    async def show(self, context: Context, actor: Actor, server_id: int) -> ServerOut:
+    async def show(self, context: TheContext, actor: TheActor, server_id: FromPath[int]) -> ServerOut:
         """One server."""
         view = await service.get_server(context, actor, server_id)
         return ServerOut(**server_fields(context, view))  # type: ignore[arg-type]
 
     @patch("/{server_id:int}", summary="Change a server")
     async def edit(
-        self, context: Context, actor: Actor, server_id: int, data: ServerEdit, wait: Wait = 0
+        self, context: TheContext, actor: TheActor, server_id: FromPath[int], data: JSONBody[ServerEdit], wait: Wait = 0
     ) -> ServerChanged:
         """What is left out stays."""
         view, task_ids = await service.edit_server(context, actor, server_id, data)
@@ -117,11 +118,11 @@ class ServerApi(Controller):
         return ServerChanged(**server_fields(context, view), task_ids=task_ids, tasks=done)  # type: ignore[arg-type]
 
     @delete("/{server_id:int}", status_code=HTTP_204_NO_CONTENT, summary="Delete a server")
-    async def remove(self, context: Context, actor: Actor, server_id: int) -> None:
+    async def remove(self, context: TheContext, actor: TheActor, server_id: FromPath[int]) -> None:
         """Revokes its keys at once; its inbounds must be gone."""
         await service.delete_server(context, actor, server_id)
 
     @post("/{server_id:int}/enrollment-tokens", summary="Make an enrollment token")
-    async def make_token(self, context: Context, actor: Actor, server_id: int) -> EnrollmentOut:
+    async def make_token(self, context: TheContext, actor: TheActor, server_id: FromPath[int]) -> EnrollmentOut:
         """Valid once, for 15 minutes; using it revokes the server's older identity."""
         return EnrollmentOut(enrollment_token=await service.make_enrollment(context, actor, server_id))

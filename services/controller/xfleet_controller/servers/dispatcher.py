@@ -1,23 +1,25 @@
 """The dispatcher brings every server to its desired state: one order in flight each, the difference where it can.
 
-It is woken by the outbox when something changed and by heartbeats when a server is not where it should be. A lease on the
-revision row keeps a second controller from sending to the same server at the same time.
+It is woken by the outbox when something changed and by heartbeats when a server is not where it should be. A lease on
+the revision row keeps a second controller from sending to the same server at the same time.
 """
 
 import asyncio
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from xfleet_contracts.apply import APPLY, BASE_MISMATCH, SNAPSHOT_GONE, ApplyOrder, ApplyReport
+from xfleet_contracts.apply import APPLY, ApplyOrder, ApplyReport
+from xfleet_contracts.codec import canonical, sha256_hex
 from xfleet_contracts.desired_state import StatePoint
 from xfleet_contracts.errors import Refusal, RemoteRefusal
 from xfleet_contracts.heartbeat import Heartbeat
 from xfleet_controller.bus import AgentOffline, AgentTimeout, Commander
 from xfleet_controller.context import Context
 from xfleet_controller.servers import outcome
-from xfleet_controller.servers.difference import is_known_point, make_order, target_of
+from xfleet_controller.servers.difference import make_order, target_of
 from xfleet_controller.servers.models import Server, ServerRevision, StatePointRow
 from xfleet_controller.tasks import store as tasks
 from xfleet_runtime.backoff import Backoff
@@ -32,6 +34,9 @@ ORDERS_IN_A_ROW = 8
 APPLY_TIMEOUT_S = 15.0
 RETRY_FIRST_S = 0.5
 RETRY_MOST_S = 30.0
+LEASED_S = 1.0
+LOOK_AGAIN = 0
+"""No server has this id: it asks for all servers to be read again."""
 
 
 @dataclass(kw_only=True)
@@ -43,7 +48,6 @@ class Plan:
     target: StatePoint
     order: ApplyOrder
     command_id: str
-    fence: int
 
 
 class Dispatcher:
@@ -60,6 +64,8 @@ class Dispatcher:
         self._targets: dict[int, StatePoint] = {}
         self._told_bases: dict[int, StatePoint] = {}
         self._backoffs: dict[int, Backoff] = {}
+        self._wholes: set[int] = set()
+        self._sent: dict[int, tuple[str, str]] = {}
         context.presence.on_beat.append(self.on_beat)
 
     def wake(self, server_id: int) -> None:
@@ -72,6 +78,7 @@ class Dispatcher:
         """A beat tells where the server is; a wrong place wakes."""
         server_id = self._ids.get(sid)
         if server_id is None:
+            self._woken.put_nowait(LOOK_AGAIN)
             return
         self._told_bases[server_id] = StatePoint(revision=beat.wanted_revision, digest=beat.wanted_digest)
         if self._targets.get(server_id) != self._told_bases[server_id]:
@@ -85,16 +92,14 @@ class Dispatcher:
         async with asyncio.TaskGroup() as group:
             while True:
                 server_id = await self._woken.get()
+                if server_id == LOOK_AGAIN:
+                    await self._start_over()
+                    continue
                 if server_id in self._busy or server_id not in self._dirty:
                     continue
                 self._busy.add(server_id)
                 await slots.acquire()
                 group.create_task(self._drive(server_id, slots))
-
-    async def note_server(self, sid: str, server_id: int) -> None:
-        """A server that was just made."""
-        self._ids[sid] = server_id
-        self.wake(server_id)
 
     async def _start_over(self) -> None:
         async with self._context.database.read() as session:
@@ -123,7 +128,7 @@ class Dispatcher:
             elif server_id in self._dirty:
                 self._woken.put_nowait(server_id)
 
-    async def _bring(self, server_id: int) -> float | None:
+    async def _bring(self, server_id: int) -> float | None:  # noqa: PLR0911  one per outcome
         """Sends until the server is there; seconds after which to try again, None when there is nothing to do."""
         base: StatePoint | None = self._told_bases.get(server_id)
         for _ in range(ORDERS_IN_A_ROW):
@@ -145,11 +150,16 @@ class Dispatcher:
                 await self._put_back(plan, refusal)
                 return self._later_s(server_id)
             except RemoteRefusal as refusal:
-                base = await self._after_refusal(plan, refusal)
-                if base is None and refusal.remote_code not in {BASE_MISMATCH, SNAPSHOT_GONE}:
-                    return None if refusal.remote_code not in outcome.PASSING else self._later_s(server_id)
+                if refusal.remote_code in outcome.DEFINITE:
+                    await outcome.note_refusal(self._context, plan.server_id, plan.target, refusal, self._owner)
+                    return None
+                await self._put_back(plan, refusal)
+                if refusal.remote_code not in outcome.ELSEWHERE:
+                    return self._later_s(server_id)
+                base = self._corrected(plan, refusal)
                 continue
             self._told_bases[server_id] = base = report.point
+            self._sent.pop(server_id, None)
             await outcome.note_report(self._context, plan.server_id, plan.sid, report, self._owner)
         return self._later_s(server_id)
 
@@ -157,71 +167,74 @@ class Dispatcher:
         return self._backoffs.setdefault(server_id, Backoff(RETRY_FIRST_S, RETRY_MOST_S)).next_s()
 
     async def _plan(self, server_id: int, told: StatePoint | None) -> Plan | float | None:
-        """The next order, seconds to wait when another controller holds the lease, None when all is well."""
+        """The next order, seconds to wait when another controller holds the lease, None when nothing is to be sent."""
         now = self._context.clock.now()
         async with self._context.database.write() as session:
             row = await session.get(ServerRevision, server_id, with_for_update=True)
             server = await session.get(Server, server_id)
             if row is None or server is None:
                 return None
-            base = told or StatePoint(revision=row.wanted_revision, digest=row.wanted_digest)
+            self._ids[server.slug] = server_id
             target = target_of(row)
-            if told is not None and told == target:
+            if told == target:
                 self._targets[server_id] = target
                 if await tasks.list_open_until(session, server_id, target.revision):
                     await outcome.note_arrived(session, row, now)
                     self._context.bell.ring()
                 return None
+            base = told or StatePoint(revision=row.wanted_revision, digest=row.wanted_digest)
             if row.refused_digest == target.digest:
                 self._targets[server_id] = base
                 return None
-            if not self._context.presence.is_online(server.slug) and told is None:
+            if told is None and not self._context.presence.is_online(server.slug):
                 self._targets[server_id] = target
                 return None
             if row.lease_owner != self._owner and row.lease_until_at is not None and row.lease_until_at > now:
-                return RETRY_FIRST_S * 2
-            if base.revision > target.revision or (base.revision == target.revision and base != target):
-                row.desired_revision = max(base.revision, row.desired_revision) + 1
-                row.changed_at = now
-                session.add(
-                    StatePointRow(
-                        server_id=server_id, revision=row.desired_revision, digest=row.desired_digest, created_at=now
-                    )
-                )
-                _log.warning("server holds a state this database never had; sending everything", sid=server.slug)
-                base = StatePoint()
-                target = target_of(row)
-                order = await make_order(session, self._context.vault, row, None, now)
-            else:
-                known = await is_known_point(session, server_id, base)
-                order = await make_order(session, self._context.vault, row, base if known else None, now)
-            self._targets[server_id] = target
+                return LEASED_S
+            order = await self._order(session, row, base, now)
+            target = self._targets[server_id] = target_of(row)
             row.lease_owner, row.lease_until_at, row.lease_fence = self._owner, now + LEASE, row.lease_fence + 1
-            command_id = new_id()
+            command_id = self._command_id(server_id, order)
             await tasks.mark_running(
                 session, server_id, target.revision, command_id=command_id, owner=self._owner, now=now
             )
-            return Plan(
-                server_id=server_id,
-                sid=server.slug,
-                target=target,
-                order=order,
-                command_id=command_id,
-                fence=row.lease_fence,
-            )
+            return Plan(server_id=server_id, sid=server.slug, target=target, order=order, command_id=command_id)
 
-    async def _after_refusal(self, plan: Plan, refusal: RemoteRefusal) -> StatePoint | None:
-        """Where the agent says it is, when that was the reason; otherwise the digest is not sent again."""
-        if refusal.remote_code in {BASE_MISMATCH, SNAPSHOT_GONE}:
-            point = outcome.point_in(refusal)
-            if point is not None:
-                self._told_bases[plan.server_id] = point
-            return point
-        if refusal.remote_code in outcome.PASSING:
-            await self._put_back(plan, refusal)
-            return None
-        await outcome.note_refusal(self._context, plan.server_id, plan.target, refusal, self._owner)
-        return None
+    async def _order(
+        self, session: AsyncSession, row: ServerRevision, base: StatePoint, now: datetime
+    ) -> ApplyOrder:
+        """What brings the server from `base` to where it should be; after a restored database that is moved first."""
+        vault, target = self._context.vault, target_of(row)
+        if base.revision > target.revision or (base.revision == target.revision and base != target):
+            row.desired_revision = max(base.revision, row.desired_revision) + 1
+            row.changed_at = now
+            session.add(
+                StatePointRow(
+                    server_id=row.server_id, revision=row.desired_revision, digest=row.desired_digest, created_at=now
+                )
+            )
+            _log.warning("a server holds a state this database never had", server_id=row.server_id)
+            return await make_order(session, vault, row, None, now)
+        whole = row.server_id in self._wholes
+        self._wholes.discard(row.server_id)
+        return await make_order(session, vault, row, None if whole else base, now)
+
+    def _command_id(self, server_id: int, order: ApplyOrder) -> str:
+        """The id of the same order's last try, else a new one."""
+        digest = sha256_hex(canonical(order))
+        held = self._sent.get(server_id)
+        if held is None or held[0] != digest:
+            held = self._sent[server_id] = (digest, new_id())
+        return held[1]
+
+    def _corrected(self, plan: Plan, refusal: RemoteRefusal) -> StatePoint | None:
+        """Where the agent says it is; entities that did not add up are sent whole next time."""
+        if refusal.remote_code == outcome.DIGEST_MISMATCH:
+            self._wholes.add(plan.server_id)
+        point = outcome.point_in(refusal)
+        if point is not None:
+            self._told_bases[plan.server_id] = point
+        return point
 
     async def _put_back(self, plan: Plan, refusal: Refusal) -> None:
         async with self._context.database.write() as session:

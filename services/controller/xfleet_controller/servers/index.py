@@ -1,7 +1,7 @@
 """Hashes of a server's entities, kept in memory so that a change costs what it changes, not what the server has.
 
-An index is believed only if both its revision and its digest are what the locked revision row says; after a rollback, or
-when another controller wrote, it is read again.
+An index is believed only if both its revision and its digest are what the locked revision row says; after a rollback,
+or when another controller wrote, it is read again.
 """
 
 from bisect import bisect_left, insort

@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from xfleet_contracts.apply import ApplyReport, Degraded
-from xfleet_contracts.commands import CLOCK, INSTANCE, INTERRUPTED, RATE_LIMITED
+from xfleet_contracts.apply import BASE_MISMATCH, SNAPSHOT_GONE, ApplyReport, Degraded
 from xfleet_contracts.desired_state import StatePoint
 from xfleet_contracts.errors import RemoteRefusal
 from xfleet_controller.context import Context
@@ -18,8 +17,11 @@ from xfleet_controller.servers.retiring import settle_retired
 from xfleet_controller.tasks import store as tasks
 from xfleet_controller.tasks.models import ServerTask
 
-PASSING = frozenset({CLOCK, INSTANCE, INTERRUPTED, RATE_LIMITED, "busy", "internal", "xray_down", "disk_full"})
-"""Refusals that say nothing about the state itself: worth trying again."""
+DIGEST_MISMATCH = "digest_mismatch"
+DEFINITE = frozenset({"malformed", "too_large", "unknown_verb"})
+"""Refusals that repeating cannot cure; all others say something about the moment."""
+ELSEWHERE = frozenset({BASE_MISMATCH, SNAPSHOT_GONE, DIGEST_MISMATCH})
+"""Refusals whose details name the point where the agent is."""
 
 
 def point_in(refusal: RemoteRefusal) -> StatePoint | None:

@@ -73,6 +73,8 @@ class Presence:
         """Called for every accepted beat."""
         self.on_instance: list[Callable[[str, Heartbeat], None]] = []
         """Called when a server is heard as a new process."""
+        self.on_touch: list[Callable[[str], None]] = []
+        """Called whenever anything about a server's presence changed."""
         self._clock = clock
         self._seen: dict[str, Seen] = {}
         self._buckets: dict[str, Bucket] = {}
@@ -187,6 +189,8 @@ class Presence:
 
     def touch(self, sid: str) -> None:
         """Tells those who watch that something about the server changed."""
+        for callback in self.on_touch:
+            callback(sid)
         for watcher in self._watchers:
             if watcher.full():
                 watcher.get_nowait()

@@ -137,7 +137,7 @@ async def add_server(session: AsyncSession, context: Context, actor: Actor, new:
     if errors := _errors_of(fields):
         raise Invalid(errors)
     slug = new.slug or _slug_from(new.name)
-    if not SLUG.match(slug):
+    if not SLUG.fullmatch(slug):
         raise invalid("slug", "Use lower-case letters, digits, - and _, beginning with a letter or digit; at most 63.")
     if await store.is_name_taken(session, new.name.strip()):
         raise NameTaken("Another server has this name.", field="name")

@@ -1,7 +1,7 @@
 """The one way a server's desired state changes: lock, change, compare, number, note, in one transaction.
 
-Whoever writes anything that a server runs does it inside `changing`. The revision rows are locked first and in order, so
-two writers never wait for each other in a circle, and what is read inside cannot move.
+Whoever writes anything that a server runs does it inside `changing`. The revision rows are locked first and in order,
+so two writers never wait for each other in a circle, and what is read inside cannot move.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping

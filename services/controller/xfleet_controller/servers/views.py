@@ -27,13 +27,13 @@ class ServerCardView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     public_address: str
     status: str
-    """online, stale, offline, new (never seen) or disabled"""
+    """online, stale, offline, pending (never seen), retiring or disabled"""
     last_seen_at: datetime | None = None
     last_error: str = ""
     tags: tuple[str, ...] = ()
     cpu_percent: float | None = None
     cpu_count: int | None = None
-    load: tuple[float, float, float] | None = None
+    load_1m: float | None = None
     memory: UsageView | None = None
     swap: UsageView | None = None
     disk: UsageView | None = None

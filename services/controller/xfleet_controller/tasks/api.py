@@ -1,10 +1,10 @@
 """`/api/v1/tasks`."""
 
 from litestar import Controller, get
+from litestar.params import FromPath, FromQuery
 
 from xfleet_controller.api import Page, PageOf, PageSize, TaskOut, task_out
-from xfleet_controller.auth.rights import Actor
-from xfleet_controller.context import Context
+from xfleet_controller.edge import TheActor, TheContext
 from xfleet_controller.tasks import service
 
 
@@ -17,11 +17,11 @@ class TaskApi(Controller):
     @get(summary="List tasks")
     async def list_tasks(
         self,
-        context: Context,
-        actor: Actor,
-        server_id: int | None = None,
-        status: str = "",
-        operation: str = "",
+        context: TheContext,
+        actor: TheActor,
+        server_id: FromQuery[int | None] = None,
+        status: FromQuery[str] = "",
+        operation: FromQuery[str] = "",
         page: Page = 1,
         page_size: PageSize = 25,
     ) -> PageOf[TaskOut]:
@@ -32,6 +32,6 @@ class TaskApi(Controller):
         return PageOf(items=[task_out(row) for row in found.rows], total=found.total, page=page, page_size=page_size)
 
     @get("/{task_id:int}", summary="Show a task")
-    async def get_task(self, context: Context, actor: Actor, task_id: int) -> TaskOut:
+    async def get_task(self, context: TheContext, actor: TheActor, task_id: FromPath[int]) -> TaskOut:
         """One task."""
         return task_out(await service.get_task(context, actor, task_id))

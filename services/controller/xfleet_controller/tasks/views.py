@@ -10,7 +10,7 @@ from xfleet_controller.panel.views import OptionView, PagingView
 class TaskRowView(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the task list."""
 
-    id: str
+    id: int
     server_name: str
     operation: str
     status: str

@@ -4,13 +4,12 @@ from typing import Annotated, Literal
 
 import msgspec
 from litestar import Controller, get
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
-from xfleet_controller.auth.rights import Actor
-from xfleet_controller.context import Context
+from xfleet_controller.edge import TheActor, TheContext
 from xfleet_controller.traffic import history
 
-Hours = Annotated[int, Parameter(ge=1, le=24 * 400, description="How far back the series goes.")]
+Hours = Annotated[int, QueryParameter(ge=1, le=24 * 400, description="How far back the series goes.")]
 Step = Literal["hour", "day"]
 
 
@@ -39,7 +38,12 @@ class TrafficApi(Controller):
 
     @get(summary="Traffic of the fleet")
     async def show(
-        self, context: Context, actor: Actor, server_id: int | None = None, hours: Hours = 24, step: Step = "hour"
+        self,
+        context: TheContext,
+        actor: TheActor,
+        server_id: FromQuery[int | None] = None,
+        hours: Hours = 24,
+        step: FromQuery[Step] = "hour",
     ) -> TrafficOut:
         """In the clients' view."""
         found = await history.fleet_traffic(context, actor, server_id=server_id, hours=hours, step=step)
@@ -54,7 +58,12 @@ class ClientTrafficApi(Controller):
 
     @get("/{client_id:int}/traffic", summary="Traffic of a client")
     async def show_client(
-        self, context: Context, actor: Actor, client_id: int, hours: Hours = 24, step: Step = "hour"
+        self,
+        context: TheContext,
+        actor: TheActor,
+        client_id: FromPath[int],
+        hours: Hours = 24,
+        step: FromQuery[Step] = "hour",
     ) -> TrafficOut:
         """In the client's view."""
         return _out(await history.client_traffic(context, actor, client_id, hours=hours, step=step))

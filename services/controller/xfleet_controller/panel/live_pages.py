@@ -1,0 +1,105 @@
+"""Which fragments each live page shows, rendered as of now."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+
+from xfleet_controller.clients.present import row_view
+from xfleet_controller.clients.service import find_clients
+from xfleet_controller.dashboard.present import totals_view
+from xfleet_controller.dashboard.views import TotalsView
+from xfleet_controller.inbounds.web import inbound_rows
+from xfleet_controller.panel.visit import Visit
+from xfleet_controller.servers.service import ServerView, list_servers
+from xfleet_controller.servers.web import cards_of
+from xfleet_controller.tasks.present import latest_tasks
+from xfleet_controller.tasks.service import list_tasks
+
+Fragments = dict[str, str]
+LivePage = Callable[[Visit, tuple[int, ...]], Awaitable[Fragments]]
+POINT_STEP_S = 10
+TASKS_WATCHED = 50
+
+
+async def dashboard(visit: Visit, _ids: tuple[int, ...]) -> Fragments:
+    """Totals, the chart's next point, tasks and server cards."""
+    servers, _ = await list_servers(visit.context, visit.actor)
+    totals = await totals_view(visit.context, visit.actor, servers)
+    tasks = await latest_tasks(visit.context, visit.actor)
+    found = await _cards(visit, servers)
+    found["dashboard-totals"] = _partial(visit, "dashboard-totals", "dashboard/_totals.html", totals=totals)
+    found["dashboard-tasks"] = _partial(visit, "dashboard-tasks", "dashboard/_tasks.html", tasks=tasks)
+    found["event:traffic"] = _point(visit, totals)
+    return found
+
+
+async def servers(visit: Visit, _ids: tuple[int, ...]) -> Fragments:
+    """The cards of all servers."""
+    rows, _ = await list_servers(visit.context, visit.actor)
+    return await _cards(visit, rows)
+
+
+async def server(visit: Visit, ids: tuple[int, ...]) -> Fragments:
+    """One server's card and tasks."""
+    rows, _ = await list_servers(visit.context, visit.actor)
+    found = await _cards(visit, [row for row in rows if row.server.id in ids], wide=True)
+    for server_id in ids[:1]:
+        tasks = await latest_tasks(visit.context, visit.actor, server_id=server_id)
+        found["dashboard-tasks"] = _partial(visit, "dashboard-tasks", "dashboard/_tasks.html", tasks=tasks)
+    return found
+
+
+async def inbounds(visit: Visit, _ids: tuple[int, ...]) -> Fragments:
+    """Status, clients and traffic of every inbound."""
+    found: Fragments = {}
+    for row in await inbound_rows(visit):
+        for part in ("status", "clients", "traffic"):
+            name = f"inbound-{part}-{row.id}"
+            found[name] = _partial(visit, name, f"inbounds/_{part}.html", row=row)
+    return found
+
+
+async def clients(visit: Visit, ids: tuple[int, ...]) -> Fragments:
+    """Presence, state and traffic of the clients on the page."""
+    found: Fragments = {}
+    for view in await find_clients(visit.context, visit.actor, ids):
+        row = row_view(view, {})
+        for part in ("online", "state", "traffic"):
+            name = f"client-{part}-{row.id}"
+            found[name] = _partial(visit, name, f"clients/_{part}.html", row=row)
+    return found
+
+
+async def tasks(visit: Visit, _ids: tuple[int, ...]) -> Fragments:
+    """Tells the list to fetch itself again when a task came or moved on."""
+    page = await list_tasks(visit.context, visit.actor, page_size=TASKS_WATCHED)
+    states = [(task.id, task.status) for task in page.rows]
+    return {"event:tasks-changed": msgspec.json.encode(states).decode()}
+
+
+PAGES: Mapping[str, LivePage] = {
+    "dashboard": dashboard,
+    "servers": servers,
+    "server": server,
+    "inbounds": inbounds,
+    "clients": clients,
+    "tasks": tasks,
+}
+
+
+async def _cards(visit: Visit, rows: Sequence[ServerView], *, wide: bool | None = None) -> Fragments:
+    template = "servers/_card_wide.html" if wide or (wide is None and len(rows) == 1) else "servers/_card.html"
+    found: Fragments = {}
+    for card in await cards_of(visit, rows):
+        name = f"server-card-{card.id}"
+        found[name] = _partial(visit, name, template, server=card)
+    return found
+
+
+def _partial(visit: Visit, name: str, template: str, **context: object) -> str:
+    return visit.panel.templates.partial(name, template, **context)
+
+
+def _point(visit: Visit, totals: TotalsView) -> str:
+    at_s = int(visit.context.clock.now().timestamp()) // POINT_STEP_S * POINT_STEP_S
+    return msgspec.json.encode([at_s, totals.up_bytes_per_s, totals.down_bytes_per_s]).decode()

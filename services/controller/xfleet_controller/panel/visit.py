@@ -1,0 +1,99 @@
+"""One request of a signed-in admin: who asks, and how an answer is put into a page, a dialog or a fragment."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from litestar import Request, Response
+from litestar.response import Redirect
+
+from xfleet_controller.auth.rights import Actor
+from xfleet_controller.context import Context
+from xfleet_controller.edge import provide_actor
+from xfleet_controller.panel.responses import html, is_htmx, wants_fragment
+from xfleet_controller.panel.store import count_servers
+from xfleet_controller.panel.views import ShellView
+from xfleet_controller.servers.rates import RateHistory
+from xfleet_controller.tasks.store import count_open
+from xfleet_controller.templating import Templates
+
+OK = 200
+UNPROCESSABLE = 422
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """What the pages are made of: the controller's parts, the templates, the rates of the last minutes."""
+
+    context: Context
+    templates: Templates
+    rates: RateHistory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    """A request by an admin who is signed in."""
+
+    panel: Panel
+    request: Request[Any, Any, Any]
+    actor: Actor
+    shell: ShellView
+
+    @property
+    def context(self) -> Context:
+        """The controller's parts."""
+        return self.panel.context
+
+    def url(self, path: str, **query: str | int) -> str:
+        """A URL of the panel."""
+        return self.panel.templates.url(path, **query)
+
+    def live_url(self, page: str, **query: str | int) -> str:
+        """Where a page gets its live fragments from."""
+        return self.url("/live", page=page, **query)
+
+    def page(self, template: str, *, status: int = OK, **context: object) -> Response[str]:
+        """A whole page."""
+        return html(self.panel.templates.render(template, shell=self.shell, **context), status=status)
+
+    def dialog(self, fragment: str, title: str, *, status: int = OK, **context: object) -> Response[str]:
+        """A dialog's content: alone for htmx, as a page of its own otherwise."""
+        inside = wants_fragment(self.request)
+        context |= {
+            "shell": self.shell,
+            "csrf_token": self.shell.csrf_token,
+            "single_server": self.shell.single_server,
+            "in_dialog": inside,
+        }
+        if inside:
+            return html(self.panel.templates.render(fragment, **context), status=status)
+        context |= {"fragment": fragment, "page_title": title, "active": fragment.partition("/")[0]}
+        return html(self.panel.templates.render("layouts/dialog_page.html", **context), status=status)
+
+    def done(self, path: str, message: str, *changed: str) -> Response[Any]:
+        """After a change: closes the dialog, says so and tells the lists that changed; a redirect without htmx."""
+        if not is_htmx(self.request.headers):
+            return Redirect(self.url(path), status_code=303)
+        return html("", status=204, headers={"hx-trigger": triggers(message, *changed, "dialog-close")})
+
+
+def triggers(message: str, *events: str) -> str:
+    """The header by which htmx raises events in the page: a toast, and names such as `clients-changed`."""
+    return msgspec.json.encode({"toast": {"message": message}, **{event: {} for event in events}}).decode()
+
+
+async def open_visit(request: Request[Any, Any, Any], panel: Panel) -> Visit:
+    """The visit of the admin who is signed in. Raises `NotSignedIn` or `CrossSite`."""
+    actor = await provide_actor(request)
+    async with panel.context.database.read() as session:
+        servers_count, running_tasks = await count_servers(session), await count_open(session)
+    shell = ShellView(
+        username=actor.name,
+        role=actor.role,
+        csrf_token=actor.csrf_token,
+        single_server=servers_count == 1,
+        version=version("xfleet"),
+        running_tasks=running_tasks,
+    )
+    return Visit(panel=panel, request=request, actor=actor, shell=shell)

@@ -1,0 +1,80 @@
+"""The settings page: own account and bot code."""
+
+from importlib.metadata import version
+from typing import Any
+
+from litestar import Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromQuery
+from litestar.response import Redirect
+
+from xfleet_contracts.errors import Refusal
+from xfleet_controller.auth.service import change_password, list_sessions
+from xfleet_controller.bot.service import make_code
+from xfleet_controller.errors import invalid
+from xfleet_controller.panel.forms import read_fields, refused
+from xfleet_controller.panel.views import FormView
+from xfleet_controller.panel.visit import UNPROCESSABLE, Visit
+from xfleet_controller.servers.service import list_servers
+from xfleet_controller.settings.views import BotCodeView, SessionRowView, SettingsView
+
+PASSWORD_FIELDS = ("current_password", "new_password", "repeat_password")
+EMPTY = FormView(values=dict.fromkeys(PASSWORD_FIELDS, ""))
+
+
+@get("/settings", include_in_schema=False)
+async def show_settings(visit: NamedDependency[Visit], changed: FromQuery[str] = "") -> Response[str]:
+    """The settings."""
+    return await _page(visit, password_changed=changed == "password")
+
+
+@post("/settings/password", include_in_schema=False)
+async def take_password(visit: NamedDependency[Visit]) -> Response[Any]:
+    """Changes the own password; other sessions end."""
+    fields = await read_fields(visit.request)
+    current, new, again = (fields.secret(name) for name in PASSWORD_FIELDS)
+    try:
+        if new != again:
+            raise invalid("repeat_password", "The two new passwords differ.", "differs")
+        await change_password(visit.context, visit.actor, current, new)
+    except Refusal as refusal:
+        return await _page(visit, password_form=refused(EMPTY.values, refusal), status=UNPROCESSABLE)
+    return Redirect(visit.url("/settings", changed="password"), status_code=303)
+
+
+@post("/settings/bot-code", include_in_schema=False, status_code=200)
+async def take_bot_code(visit: NamedDependency[Visit]) -> Response[str]:
+    """Makes a bot code and shows it, once."""
+    made = await make_code(visit.context, visit.actor)
+    return await _page(visit, bot_code=BotCodeView(code=made.code, expires_at=made.expires_at))
+
+
+async def _page(
+    visit: Visit,
+    *,
+    password_form: FormView = EMPTY,
+    password_changed: bool = False,
+    bot_code: BotCodeView | None = None,
+    status: int = 200,
+) -> Response[str]:
+    servers, _ = await list_servers(visit.context, visit.actor)
+    sessions = await list_sessions(visit.context, visit.actor)
+    xray_versions = sorted({view.server.xray_version for view in servers if view.server.xray_version})
+    settings = SettingsView(
+        username=visit.actor.name,
+        password_form=password_form,
+        password_changed=password_changed,
+        bot_code=bot_code,
+        sessions=tuple(
+            SessionRowView(
+                id=row.token_sha256,
+                user_agent=row.user_agent or row.kind,
+                address=row.address,
+                last_seen_at=row.last_used_at,
+                current=row.token_sha256 == visit.actor.session,
+            )
+            for row in sessions
+        ),
+        versions=(("xfleet", version("xfleet")), ("Xray", ", ".join(xray_versions) or "–")),
+    )
+    return visit.page("settings/index.html", settings=settings, status=status)

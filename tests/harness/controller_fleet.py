@@ -1,0 +1,232 @@
+"""A whole controller on a real broker, and an agent in a few lines that enrolls and applies by contract."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.broker import eventually
+from harness.controller import PASSWORD, make_beat, open_api
+from xfleet_contracts import codec, subjects
+from xfleet_contracts.apply import APPLY, BASE_MISMATCH, ApplyOrder, ApplyReport, ChunkRequest, Degraded
+from xfleet_contracts.commands import SIGNATURE_HEADER, Command, Reply
+from xfleet_contracts.desired_state import EntityKey, SnapshotChunk, StatePoint, applied_to, digest_of
+from xfleet_contracts.enrollment import EnrollAnswer, EnrollmentToken, EnrollRequest
+from xfleet_contracts.errors import ErrorBody
+from xfleet_controller.app import Controller, open_controller
+from xfleet_controller.config import ControllerSettings
+from xfleet_controller.init import Initialized, InitOrder, initialize
+from xfleet_nats.process import BrokerProcess
+from xfleet_nats.render import BrokerSettings
+from xfleet_runtime.broker import BrokerLink, Credentials, Incoming
+from xfleet_runtime.keys import signing, x509
+from xfleet_runtime.keys.nkeys import KeyPair, Kind
+
+
+@dataclass
+class World:
+    """A controller that runs, its broker and what `init` answered."""
+
+    settings: ControllerSettings
+    broker: BrokerProcess
+    made: Initialized
+    controller: Controller
+
+    def token(self) -> EnrollmentToken:
+        """The local server's enrollment token, with the broker's real address."""
+        text = Path(self.made.enroll_token_file or "").read_text().strip()
+        token = open_token(text)
+        return msgspec.structs.replace(token, broker_urls=(self.broker.url,))
+
+
+def open_token(line: str) -> EnrollmentToken:
+    """What a pasted line holds."""
+    return msgspec.json.decode(base64.urlsafe_b64decode(line + "=" * (-len(line) % 4)), type=EnrollmentToken)
+
+
+@asynccontextmanager
+async def running_world(data_dir: Path, **settings: Any) -> AsyncIterator[World]:
+    """`init`, a broker on a free port, and the controller's loops; no web server."""
+    chosen = ControllerSettings(data_dir=data_dir, admin_password=PASSWORD, **settings)
+    made = await initialize(chosen, InitOrder(local_agent=True, broker_port=0))
+    broker = BrokerProcess(BrokerSettings(directory=chosen.broker_dir, port=0))
+    await broker.start()
+    try:
+        chosen = msgspec.structs.replace(chosen, broker_url=broker.url)
+        async with open_controller(chosen) as controller:
+            for link in controller.bus.all:
+                await link.wait_connected(10)
+            yield World(chosen, broker, made, controller)
+    finally:
+        await broker.stop()
+
+
+@asynccontextmanager
+async def api_of(world: World) -> AsyncIterator[Any]:
+    """A signed-in client of the world's API."""
+    async with open_api(world.controller.context) as api:
+        answer = await api.post("/api/v1/session", json={"username": "admin", "password": PASSWORD})
+        api.headers["authorization"] = f"Bearer {answer.json()['token']}"
+        yield api
+
+
+def token_credentials(token: EnrollmentToken) -> Credentials:
+    """The credentials inside a token."""
+    return Credentials(
+        urls=token.broker_urls,
+        ca_pem=token.ca_pem,
+        cert_pem=token.cert_pem,
+        key_pem=token.key_pem,
+        jwt=token.jwt,
+        seed=token.seed,
+        tls_name=token.tls_name,
+        inbox_prefix=subjects.enroll_inbox(token.token_id),
+    )
+
+
+@dataclass
+class Keys:
+    """What an agent makes for itself."""
+
+    pair: KeyPair = field(default_factory=lambda: KeyPair.generate(Kind.USER))
+    key_pem: str = field(default_factory=x509.generate_key_pem)
+    csr_pem: str = ""
+
+    def __post_init__(self) -> None:
+        self.csr_pem = self.csr_pem or x509.request_pem(self.key_pem)
+
+
+async def ask_enrollment(token: EnrollmentToken, keys: Keys) -> Reply:
+    """The desk's answer to these keys."""
+    async with BrokerLink(token_credentials(token), name="enrolling", longest_wait_s=0.2) as link:
+        await link.wait_connected(5)
+        request = EnrollRequest(nkey=keys.pair.public, csr_pem=keys.csr_pem, hostname="box")
+        answer = await link.request(subjects.enroll(token.token_id), codec.encode(request), timeout_s=5)
+        return codec.decode(answer.payload, Reply)
+
+
+@dataclass
+class SmallAgent:
+    """Enrolled; holds wanted state in memory, refuses what it is told to refuse."""
+
+    answer: EnrollAnswer
+    keys: Keys
+    link: BrokerLink
+    trusted: dict[str, bytes]
+    bodies: dict[EntityKey, bytes] = field(default_factory=dict[EntityKey, bytes])
+    point: StatePoint = field(default_factory=StatePoint)
+    orders: list[ApplyOrder] = field(default_factory=list[ApplyOrder])
+    degraded: tuple[Degraded, ...] = ()
+    refusal: ErrorBody | None = None
+    silent: bool = False
+    seq: int = 0
+    instance: str = "i1"
+    heard: list[str] = field(default_factory=list[str])
+
+    @property
+    def sid(self) -> str:
+        return self.answer.sid
+
+    async def beat(self, **more: Any) -> None:
+        """Tells where it is."""
+        self.seq += 1
+        fields = {"wanted_revision": self.point.revision, "wanted_digest": self.point.digest} | more
+        fields.setdefault("applied_revision", fields["wanted_revision"])
+        beat = make_beat(self.seq, instance=self.instance, manifest_serial=10**6, **fields)
+        await self.link.publish(subjects.heartbeat(self.sid), codec.encode(beat))
+
+    async def on_command(self, message: Incoming) -> None:
+        """Checks the signature as agents do, then applies."""
+        verb = subjects.tail_of(message.subject)
+        signing.verify_command(self.trusted, message.headers.get(SIGNATURE_HEADER), message.subject, message.payload)
+        command = codec.decode(message.payload, Command)
+        self.heard.append(verb)
+        if verb != APPLY or self.silent:
+            return
+        reply = await self._apply(command)
+        await self.link.publish(message.reply, codec.encode(reply))
+
+    async def _apply(self, command: Command) -> Reply:
+        if command.instance != self.instance:
+            details = {"instance": self.instance}
+            return Reply(ok=False, error=ErrorBody(code="instance", message="another process", details=details))
+        if self.refusal is not None:
+            return Reply(ok=False, error=self.refusal)
+        order = msgspec.json.decode(command.body, type=ApplyOrder)
+        self.orders.append(order)
+        if order.difference is not None:
+            if order.difference.base != self.point:
+                here = msgspec.to_builtins(self.point)
+                return Reply(ok=False, error=ErrorBody(code=BASE_MISMATCH, message="elsewhere", details=here))
+            after, target = (
+                applied_to(self.bodies, order.difference.put, order.difference.remove),
+                order.difference.target,
+            )
+        else:
+            assert order.snapshot is not None
+            after, target = await self._snapshot(order.snapshot.chunks), order.snapshot.target
+        assert digest_of(after) == target.digest
+        self.bodies, self.point = after, target
+        report = ApplyReport(point=target, applied_revision=target.revision, degraded=self.degraded)
+        return Reply(ok=True, data=msgspec.Raw(codec.encode(report)))
+
+    async def _snapshot(self, chunks: tuple[str, ...]) -> dict[EntityKey, bytes]:
+        found: dict[EntityKey, bytes] = {}
+        for chunk in chunks:
+            request = codec.encode(ChunkRequest(revision=0, chunk=chunk))
+            answer = await self.link.request(subjects.call(self.sid, "state"), request, timeout_s=5)
+            reply = codec.decode(answer.payload, Reply)
+            assert reply.ok, reply.error
+            assert codec.sha256_hex(bytes(reply.data)) == chunk
+            part = msgspec.json.decode(reply.data, type=SnapshotChunk)
+            found |= {each.key: bytes(each.body) for each in part.entities}
+        return found
+
+
+@asynccontextmanager
+async def small_agent(
+    world: World, keys: Keys | None = None, token: EnrollmentToken | None = None
+) -> AsyncIterator[SmallAgent]:
+    """Enrolls over the bus, connects under its own identity and listens to its commands."""
+    keys, token = keys or Keys(), token or world.token()
+    reply = await ask_enrollment(token, keys)
+    assert reply.ok, reply.error
+    answer = msgspec.json.decode(reply.data, type=EnrollAnswer)
+    manifest = signing.open_manifest(token.root_public_key, answer.manifest)
+    credentials = Credentials(
+        urls=token.broker_urls,
+        ca_pem=manifest.ca_pem,
+        cert_pem=answer.cert_pem,
+        key_pem=keys.key_pem,
+        jwt=answer.jwt,
+        seed=keys.pair.seed,
+        tls_name=manifest.tls_name,
+        inbox_prefix=subjects.agent_inbox(answer.sid),
+    )
+    async with BrokerLink(credentials, name="agent", longest_wait_s=0.3) as link:
+        await link.wait_connected(5)
+        agent = SmallAgent(answer, keys, link, signing.trusted_keys(manifest))
+        await link.subscribe(subjects.commands(answer.sid), agent.on_command)
+        await agent.beat()
+        yield agent
+
+
+async def beating(agent: SmallAgent, condition: Any, *, within_s: float = 10.0) -> Any:
+    """Waits for the condition while the agent goes on beating."""
+
+    async def beat() -> None:
+        while True:
+            await agent.beat()
+            await asyncio.sleep(0.5)
+
+    task = asyncio.ensure_future(beat())
+    try:
+        return await eventually(condition, within_s=within_s)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
