@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,11 +63,9 @@ def _as_postgres(*command: str) -> None:
         raise RuntimeError(f"{command[0]}: {done.stderr or done.stdout}")
 
 
-@pytest.fixture(scope="session")
-def postgres_server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
-    """One server for the whole run; skips, or fails under `--require-real`, where there is none."""
-    if not _program("initdb"):
-        is_missing(request.config, "PostgreSQL's server programs are not installed")
+@contextmanager
+def throw_away_server() -> Iterator[PostgresServer]:
+    """A server in a directory of its own, gone with everything in it at the end."""
     directory = Path(tempfile.mkdtemp(prefix="xfleet-pg-", dir="/tmp"))
     if os.geteuid() == 0:
         shutil.chown(directory, ACCOUNT, ACCOUNT)
@@ -78,6 +77,15 @@ def postgres_server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
         server.stop()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """One server for the whole run; skips, or fails under `--require-real`, where there is none."""
+    if not _program("initdb"):
+        is_missing(request.config, "PostgreSQL's server programs are not installed")
+    with throw_away_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ Epoch = str
 """96 random bits in hex, new at every agent start."""
 
 
-class ClientRow(msgspec.Struct, frozen=True, array_like=True):
+class ClientRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Bytes of one client on one inbound within one UTC hour."""
 
     client: Ref
@@ -40,7 +40,7 @@ class ClientRow(msgspec.Struct, frozen=True, array_like=True):
     down_bytes: ByteCount
 
 
-class TagRow(msgspec.Struct, frozen=True, array_like=True):
+class TagRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Bytes of one inbound (`tag` = its ref in decimal) or outbound (`tag`) within one UTC hour, as on the wire."""
 
     direction: Literal["inbound", "outbound"]

@@ -31,6 +31,8 @@ class AddingUpsert(msgspec.Struct, frozen=True, kw_only=True):
     """Numbers set when the row is made, left alone afterwards."""
     latest: tuple[str, ...] = ()
     """Moments of which the later one stays."""
+    also: tuple[tuple[str, str], ...] = ()
+    """A column that adds what another one adds: (`period_up_bytes`, `up_bytes`)."""
 
     async def run(self, session: AsyncSession, columns: Sequence[Sequence[Any]]) -> None:
         """Adds these rows, given column by column in the order keys, adds, fixed, latest."""
@@ -46,7 +48,15 @@ class AddingUpsert(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _names(self) -> list[str]:
+        return self._given + [name for name, _ in self.also]
+
+    @property
+    def _given(self) -> list[str]:
         return [name for name, _ in self.keys] + [*self.adds, *self.fixed, *self.latest]
+
+    @property
+    def _added(self) -> list[str]:
+        return [*self.adds, *(name for name, _ in self.also)]
 
     @property
     def _types(self) -> list[str]:
@@ -61,8 +71,9 @@ class AddingUpsert(msgspec.Struct, frozen=True, kw_only=True):
             f"to_timestamp(v{place} / 1000.0)" if kind == MOMENT else f"v{place}"
             for place, kind in enumerate(self._types)
         )
+        values += "".join(f", v{self._given.index(source)}" for _, source in self.also)
         names = ", ".join(f"v{place}" for place in range(len(self._types)))
-        sets = [f"{name} = t.{name} + excluded.{name}" for name in self.adds]
+        sets = [f"{name} = t.{name} + excluded.{name}" for name in self._added]
         sets += [f"{name} = GREATEST(t.{name}, excluded.{name})" for name in self.latest]
         return (  # names of our own tables and columns, never a value
             f"INSERT INTO {self.table} AS t ({', '.join(self._names)}) "  # noqa: S608
@@ -72,11 +83,13 @@ class AddingUpsert(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _sqlite(self) -> str:
-        sets = [f"{name} = {name} + excluded.{name}" for name in self.adds]
+        places = [f"?{place}" for place in range(1, len(self._types) + 1)]
+        places += [f"?{self._given.index(source) + 1}" for _, source in self.also]
+        sets = [f"{name} = {name} + excluded.{name}" for name in self._added]
         sets += [f"{name} = max(coalesce({name}, excluded.{name}), excluded.{name})" for name in self.latest]
         return (
             f"INSERT INTO {self.table} ({', '.join(self._names)}) "  # noqa: S608
-            f"VALUES ({', '.join('?' * len(self._types))}) "
+            f"VALUES ({', '.join(places)}) "
             f"ON CONFLICT ({', '.join(name for name, _ in self.keys)}) DO UPDATE SET {', '.join(sets)}"
         )
 

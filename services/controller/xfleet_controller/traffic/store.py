@@ -39,8 +39,9 @@ ABOVE_FLOOR_COUNT = 20_000
 CLIENT_TOTALS = AddingUpsert(
     table="client_totals",
     keys=(("client_ref", INT),),
-    adds=("up_bytes", "down_bytes", "period_up_bytes", "period_down_bytes"),
+    adds=("up_bytes", "down_bytes"),
     latest=("last_online_at",),
+    also=(("period_up_bytes", "up_bytes"), ("period_down_bytes", "down_bytes")),
 )
 TAG_TOTALS = AddingUpsert(
     table="tag_totals",
@@ -264,7 +265,7 @@ async def _add_totals(session: AsyncSession, commit: Commit) -> None:
     sums = commit.sums
     clients = sorted(sums.client_up)
     up, down = [sums.client_up[ref] for ref in clients], [sums.client_down[ref] for ref in clients]
-    await CLIENT_TOTALS.run(session, [clients, up, down, up, down, [sums.client_seen_ms[ref] for ref in clients]])
+    await CLIENT_TOTALS.run(session, [clients, up, down, [sums.client_seen_ms[ref] for ref in clients]])
     await _take_back_from_periods(session, commit)
     tags = sorted(sums.tags)
     await TAG_TOTALS.run(session, [*_columns(tags, 3), *_columns([sums.tags[key] for key in tags], 2)])
