@@ -13,6 +13,8 @@ from xfleet_runtime.log import configure_logging
 from xfleet_runtime.main import run_async, run_main
 from xfleet_runtime.settings import load_settings
 
+STDIN = "-"
+
 
 @click.group(help="The agent of one VPN server: drives the Xray there.")
 def _cli() -> None:
@@ -74,13 +76,13 @@ async def _enroll(state_dir: Path, token_file: str) -> None:
 
 
 async def _enrolled(state_dir: Path, token_file: str) -> Any:
-    from xfleet_agent.enroll import enroll as enroll_with, read_token  # noqa: PLC0415  as above
+    from xfleet_agent import enroll as enrollment  # noqa: PLC0415  as above
 
-    return await enroll_with(state_dir, read_token(_token_text(token_file)))
+    return await enrollment.enroll(state_dir, enrollment.read_token(_token_text(token_file)))
 
 
 def _token_text(token_file: str) -> str:
-    if token_file == "-":
+    if token_file == STDIN:
         return sys.stdin.read()
     try:
         return Path(token_file).read_text(encoding="utf-8")
