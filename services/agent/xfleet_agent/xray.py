@@ -5,16 +5,17 @@ delays when it dies, and stopped only by an order.
 """
 
 import asyncio
-import os
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
 
 from xfleet_agent.database import Worker
 from xfleet_agent.events import Events
-from xfleet_agent.meter import Meter
+from xfleet_agent.meter import Meter, age_s
 from xfleet_agent.plan import Shape, shape_of
 from xfleet_agent.processes import Processes, RunningXray, describe_exit
 from xfleet_agent.state import StateStore
@@ -192,10 +193,12 @@ class XrayDriver:
                 await self._meter.finish(survivor.start_id, lost="xray_died")
                 self._events.tell("xray_unreachable", start=survivor.start_id)
             elif self.current is None:
-                await self._serve(running, version=record.version if record else "", since_s=_age_s(survivor))
+                await self._serve(running, version=record.version if record else "", since_s=age_s(survivor))
                 self._events.tell("xray_adopted", start=running.start_id, pid=survivor.pid)
             else:
                 await self._meter.begin(running)
+                with suppress(XrayDown, XrayHung, XrayRefused):
+                    await self._close_inbounds(running)
                 self.draining.append(running)
         await self._meter.keep_only(self.xrays())
 
@@ -311,10 +314,7 @@ class XrayDriver:
 
     async def _write_record(self, record: _Record | None) -> None:
         text = msgspec.json.encode(record).decode() if record else ""
-        await self._worker.run(self._store.save_facts, xray=text)
-
-
-def _age_s(record: StartedXray) -> float:
-    """How long the process runs already."""
-    ticks_s = record.start_time_ticks / os.sysconf("SC_CLK_TCK")
-    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks_s)
+        try:
+            await self._worker.run(self._store.save_facts, xray=text)
+        except sqlite3.Error as error:
+            _log.error("what runs could not be noted; it is found again by its lock", error=str(error))

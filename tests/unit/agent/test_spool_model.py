@@ -178,7 +178,7 @@ async def test_a_machine_forked_with_its_memory_loses_and_doubles_nothing(tmp_pa
     a.copy_to(tmp_path / "b")
     second = copy.deepcopy(first)
     b = Agent(world, tmp_path / "b", second)
-    b.spool.epoch, b.spool._ordinal = a.spool.epoch, a.spool._ordinal
+    b.spool.epoch = a.spool.epoch
     world.move(first, "c:1.10", 10, 0)
     await heal_one(world, a)
     world.move(second, "c:1.10", 200, 0)
@@ -207,7 +207,7 @@ async def test_a_fork_found_by_the_ledger_is_sealed_again_under_a_new_epoch(tmp_
     a.copy_to(tmp_path / "b")
     second = copy.deepcopy(first)
     b = Agent(world, tmp_path / "b", second)
-    b.spool.epoch, b.spool._ordinal = a.spool.epoch, a.spool._ordinal
+    b.spool.epoch = a.spool.epoch
     b.courier._settled = True
     world.move(first, "c:1.10", 10, 0)
     world.move(second, "c:1.10", 200, 0)
