@@ -242,15 +242,21 @@ class XrayDriver:
 
     async def _start(self, state: State) -> None:
         self.status = "starting"
-        try:
-            running = await self.processes.start(state, shape_of(state))
-        except (XrayDown, XrayHung) as error:
-            _log.error("xray did not start with its state; starting it empty", error=str(error))
-            self.last_error = f"{error} {self.processes.tail()}".strip()
+        running = await self._started_with(state) or await self._started_with(state)
+        if running is None:
+            _log.error("xray does not start with its state; it starts empty and is filled piece by piece")
             empty = State()
             running = await self.processes.start(empty, shape_of(empty))
         await self._serve(running, version="")
         self._events.tell("xray_started", start=running.start_id, pid=running.record.pid)
+
+    async def _started_with(self, state: State) -> RunningXray | None:
+        try:
+            return await self.processes.start(state, shape_of(state))
+        except (XrayDown, XrayHung) as error:
+            self.last_error = f"{error} {self.processes.tail()}".strip()
+            _log.warning("xray did not start with its state", error=self.last_error)
+            return None
 
     async def _serve(self, running: RunningXray, *, version: str, since_s: float = 0.0) -> None:
         await self._meter.begin(running)
