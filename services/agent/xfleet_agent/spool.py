@@ -342,9 +342,10 @@ class Spool:
         return SpoolState(open_rows_count=open_count, sealed_batches_count=waiting, oldest_at_ms=oldest or 0)
 
     def open_starts(self) -> tuple[str, ...]:
-        """Starts of which open rows are held or whose Xray is driven now."""
-        rows = self.db.execute("SELECT start_id FROM starts WHERE alive = 1 UNION SELECT start_id FROM open_rows")
-        return tuple(sorted(row[0] for row in rows))
+        """Starts of which open rows are held or whose Xray is driven now; the latter first."""
+        alive = {row[0] for row in self.db.execute("SELECT start_id FROM starts WHERE alive = 1")}
+        others = {row[0] for row in self.db.execute("SELECT DISTINCT start_id FROM open_rows")} - alive
+        return (*sorted(alive), *sorted(others))
 
 
 def add_open_rows(db: sqlite3.Connection, rows: list[tuple[str, str, int, int, int]]) -> None:
