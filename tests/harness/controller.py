@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
 from xfleet_contracts.heartbeat import Heartbeat, HostFigures, XrayState
 from xfleet_controller.auth import service as auth
 from xfleet_controller.auth.passwords import Passwords

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from harness.broker import eventually
 from harness.controller import PASSWORD, make_beat, open_api
 from xfleet_contracts import codec, subjects

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 from litestar import Request, Response
 from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException, ValidationException
@@ -266,7 +267,7 @@ def _with_security(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, 
 
 
 async def _send_timeout(send: Callable[[Message], Any]) -> None:
-    body = b'{"type":"about:blank","title":"Gateway Timeout","status":504,"code":"too_slow","detail":"This took too long."}'
+    body = msgspec.json.encode(_problem(504, "too_slow", "This took too long."))
     headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 504, "headers": headers})  # type: ignore[typeddict-item]
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -39,7 +39,8 @@ def create_web_app(
     api = Router(
         path=BASE,
         route_handlers=[
-            SessionApi, AccountApi, ServerApi, InboundApi, ClientApi, ClientTrafficApi, TaskApi, TrafficApi, BotApi, show_openapi,
+            SessionApi, AccountApi, ServerApi, InboundApi, ClientApi, ClientTrafficApi, TaskApi, TrafficApi, BotApi,
+            show_openapi,
         ],
     )  # fmt: skip
     prefix = context.settings.prefix

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from harness.controller import add_server, make_context, signed_in
 from harness.postgres import database, database_url, postgres_server, postgres_template, postgres_url
 from xfleet_controller.context import Context

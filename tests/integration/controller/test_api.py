@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from harness.controller import REALITY, WEBSOCKET, add_server, open_api
 from sqlalchemy import select
+
+from harness.controller import REALITY, WEBSOCKET, add_server, open_api
 from xfleet_contracts.desired_state import StatePoint
 from xfleet_controller.audit.models import AuditRow
 from xfleet_controller.clients.models import Tombstone

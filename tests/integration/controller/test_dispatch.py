@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from harness.broker import eventually
 from harness.controller import REALITY, WEBSOCKET
 from harness.controller_fleet import SmallAgent, World, api_of, beating, running_world, small_agent

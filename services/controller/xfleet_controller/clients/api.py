@@ -55,7 +55,8 @@ class ClientChanged(ClientOut, kw_only=True):
 def client_fields(view: ClientView, base: str) -> dict[str, Any]:
     """The fields of `ClientOut`."""
     names = (
-        "id", "name", "sub_id", "enabled", "total_bytes", "expires_at", "comment", "version", "created_at", "updated_at",
+        "id", "name", "sub_id", "enabled", "total_bytes", "expires_at", "comment", "version", "created_at",
+        "updated_at",
     )  # fmt: skip
     fields = {name: getattr(view.row, name) for name in names}
     return fields | {

@@ -65,7 +65,7 @@ async def count_clients(session: AsyncSession, inbound_ids: Sequence[int]) -> di
         .where(ClientInbound.inbound_id.in_(inbound_ids))
         .group_by(ClientInbound.inbound_id)
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 async def sum_totals(session: AsyncSession, refs: Sequence[int]) -> dict[int, Totals]:

@@ -128,7 +128,7 @@ class Dispatcher:
             elif server_id in self._dirty:
                 self._woken.put_nowait(server_id)
 
-    async def _bring(self, server_id: int) -> float | None:
+    async def _bring(self, server_id: int) -> float | None:  # noqa: PLR0911  one per outcome
         """Sends until the server is there; seconds after which to try again, None when there is nothing to do."""
         base: StatePoint | None = self._told_bases.get(server_id)
         for _ in range(ORDERS_IN_A_ROW):
@@ -166,7 +166,7 @@ class Dispatcher:
     def _later_s(self, server_id: int) -> float:
         return self._backoffs.setdefault(server_id, Backoff(RETRY_FIRST_S, RETRY_MOST_S)).next_s()
 
-    async def _plan(self, server_id: int, told: StatePoint | None) -> Plan | float | None:  # noqa: PLR0911  one per case
+    async def _plan(self, server_id: int, told: StatePoint | None) -> Plan | float | None:
         """The next order, seconds to wait when another controller holds the lease, None when nothing is to be sent."""
         now = self._context.clock.now()
         async with self._context.database.write() as session:

@@ -91,7 +91,7 @@ async def count_clients(session: AsyncSession) -> dict[int, int]:
         .join(Client, Client.id == ClientInbound.client_id)
         .group_by(Inbound.server_id)
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 async def note_error(session: AsyncSession, server_id: int, text: str, now: datetime) -> None:
