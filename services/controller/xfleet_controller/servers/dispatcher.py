@@ -200,9 +200,7 @@ class Dispatcher:
             )
             return Plan(server_id=server_id, sid=server.slug, target=target, order=order, command_id=command_id)
 
-    async def _order(
-        self, session: AsyncSession, row: ServerRevision, base: StatePoint, now: datetime
-    ) -> ApplyOrder:
+    async def _order(self, session: AsyncSession, row: ServerRevision, base: StatePoint, now: datetime) -> ApplyOrder:
         """What brings the server from `base` to where it should be; after a restored database that is moved first."""
         vault, target = self._context.vault, target_of(row)
         if base.revision > target.revision or (base.revision == target.revision and base != target):
