@@ -158,7 +158,7 @@ class Fleet:
         return client["up_bytes"], client["down_bytes"]
 
     async def wait_counted(self, client_id: int, up: int, down: int, *, within_s: float = COUNTED_WITHIN_S) -> None:
-        """Waits until the ledger has exactly these bytes, and stays there."""
+        """Waits until the ledger has exactly these bytes."""
         last: tuple[int, int] = (0, 0)
 
         async def exact() -> bool:

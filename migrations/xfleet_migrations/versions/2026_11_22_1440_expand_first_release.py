@@ -75,6 +75,7 @@ def upgrade() -> None:
         sa.Column("up_bytes", BIG, nullable=False),
         sa.Column("down_bytes", BIG, nullable=False),
         sa.PrimaryKeyConstraint("client_ref", "inbound_ref", name=op.f("pk_client_inbound_totals")),
+        postgresql_with={"fillfactor": 70},
     )
     with op.batch_alter_table("client_inbound_totals", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_client_inbound_totals_server_id"), ["server_id"], unique=False)
@@ -329,6 +330,7 @@ def upgrade() -> None:
         sa.Column("up_bytes", BIG, nullable=False),
         sa.Column("down_bytes", BIG, nullable=False),
         sa.PrimaryKeyConstraint("client_ref", "inbound_ref", "day", name=op.f("pk_traffic_daily")),
+        postgresql_with={"fillfactor": 70},
     )
     with op.batch_alter_table("traffic_daily", schema=None) as batch_op:
         batch_op.create_index("ix_traffic_daily_server_id_day", ["server_id", "day"], unique=False)
@@ -342,6 +344,7 @@ def upgrade() -> None:
         sa.Column("up_bytes", BIG, nullable=False),
         sa.Column("down_bytes", BIG, nullable=False),
         sa.PrimaryKeyConstraint("client_ref", "inbound_ref", "hour", name=op.f("pk_traffic_hourly")),
+        postgresql_with={"fillfactor": 70},
     )
     with op.batch_alter_table("traffic_hourly", schema=None) as batch_op:
         batch_op.create_index("ix_traffic_hourly_server_id_hour", ["server_id", "hour"], unique=False)

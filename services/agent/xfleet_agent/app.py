@@ -111,8 +111,8 @@ def assemble(settings: AgentSettings, identity: Identity, worker: Worker) -> Par
     )  # fmt: skip
     parts = Parts(
         identity=identity, instance=instance, system_clock=system_clock, started_s=system_clock.monotonic_s(),
-        clock=clock, worker=worker, store=store, journal=journal, spool=spool, events=events, host=Host(), meter=meter, driver=driver,
-        applier=applier, governor=governor, link=link, calls=calls, courier=courier, desk=desk,
+        clock=clock, worker=worker, store=store, journal=journal, spool=spool, events=events, host=Host(), meter=meter,
+        driver=driver, applier=applier, governor=governor, link=link, calls=calls, courier=courier, desk=desk,
     )  # fmt: skip
     _wire(parts)
     return parts

@@ -198,11 +198,12 @@ class Desk:
         self._running[command.id] = (digest, future)
         try:
             reply = await self._remembered(command, verb, digest)
-            future.set_result(reply)
-            return reply
         except Refusal as refusal:
             future.set_result(_refused(refusal))
             raise
+        else:
+            future.set_result(reply)
+            return reply
         finally:
             if not future.done():
                 future.cancel()

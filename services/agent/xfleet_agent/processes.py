@@ -97,10 +97,10 @@ class Processes:
             if not directory.name.isdigit() or int(directory.name) == os.getpid():
                 continue
             try:
-                target = os.readlink(directory / "fd" / str(LOCK_FD))
+                target = (directory / "fd" / str(LOCK_FD)).readlink()
             except OSError:
                 continue
-            path = Path(target.removesuffix(" (deleted)"))
+            path = Path(str(target).removesuffix(" (deleted)"))
             ticks = start_time_ticks(int(directory.name))
             if path.parent == self._run_dir and path.suffix == ".lock" and ticks is not None:
                 found.append(

@@ -38,7 +38,10 @@ class Ledger:
 
 
 def open_ledger(context: Context, bus: Bus, commander: Commander, desks: Desks) -> Ledger:
-    """The ledger over the traffic link; its loops are run by the caller."""
+    """The ledger over the traffic link; its loops are run by the caller.
+
+    On PostgreSQL two consumers take turns: one reads and judges while the other one's rows are being written.
+    """
     database, clock, metrics = context.database, context.clock, LedgerMetrics(context.registry)
     receipts = Receipts(commander)
     ingest = Ingest(database, clock, receipts, metrics, note_event)
@@ -61,7 +64,7 @@ def open_ledger(context: Context, bus: Bus, commander: Commander, desks: Desks) 
         rollup=rollup,
         live=live,
         loops={
-            "ledger": consumer.run,
+            **{f"ledger {number}": consumer.run for number in range(1, 2 if database.is_sqlite else 3)},
             "receipts": receipts.run,
             "limits": limits.run,
             "allowances": allowances.run,

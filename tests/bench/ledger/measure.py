@@ -39,9 +39,9 @@ INBOUND_REFS = 1 << 30
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
-    parser.add_argument("--servers", type=int, default=100)
+    parser.add_argument("--servers", type=int, default=50)
     parser.add_argument("--clients", type=int, default=1000, help="on each server")
-    parser.add_argument("--readings", type=int, default=12, help="intervals between two roll-ups")
+    parser.add_argument("--readings", type=int, default=30, help="intervals between two roll-ups")
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
 
@@ -118,13 +118,16 @@ async def ledger_round(fleet: Fleet, fetches: list[list[HandDelivery]], rollup: 
     started = time.perf_counter()
     ingested_s = 0.0
 
+    waiting = iter(fetches)
+
     async def ingest() -> None:
         nonlocal ingested_s
-        for fetch in fetches:
+        for fetch in waiting:
             await fleet.bench.ingest.take(fetch)
         ingested_s = time.perf_counter() - started
 
-    await asyncio.gather(ingest(), rollup.step(before))
+    workers_count = 1 if fleet.bench.database.is_sqlite else 2
+    await asyncio.gather(*(ingest() for _ in range(workers_count)), rollup.step(before))
     return rows_count / (time.perf_counter() - started), rows_count / ingested_s
 
 

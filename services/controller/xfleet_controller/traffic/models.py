@@ -8,6 +8,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from xfleet_controller.tables import Base, BigId, Json
 
+ROOM_FOR_UPDATES = {"postgresql_with": {"fillfactor": 70}}
+"""Rows that are added to all the time find room on their own page: PostgreSQL then leaves the indexes alone."""
+
 
 class LedgerCursor(Base):
     """How far an epoch of a server is committed without holes; never deleted."""
@@ -115,7 +118,7 @@ class ClientTotal(Base):
     """A client's bytes over all servers: for ever, and since its last reset."""
 
     __tablename__ = "client_totals"
-    __table_args__ = ({"postgresql_with": {"fillfactor": 70}},)
+    __table_args__ = ROOM_FOR_UPDATES
 
     client_ref: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
     up_bytes: Mapped[int] = mapped_column(BigId, default=0)
@@ -131,6 +134,7 @@ class ClientInboundTotal(Base):
     """A client's bytes on one inbound of one server."""
 
     __tablename__ = "client_inbound_totals"
+    __table_args__ = ROOM_FOR_UPDATES
 
     client_ref: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
     inbound_ref: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
@@ -155,7 +159,7 @@ class TrafficHourly(Base):
     """Bytes of a client on an inbound of a server in a UTC hour; built from stored bodies."""
 
     __tablename__ = "traffic_hourly"
-    __table_args__ = (Index("ix_traffic_hourly_server_id_hour", "server_id", "hour"),)
+    __table_args__ = (Index("ix_traffic_hourly_server_id_hour", "server_id", "hour"), ROOM_FOR_UPDATES)
 
     client_ref: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
     inbound_ref: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
@@ -170,7 +174,7 @@ class TrafficDaily(Base):
     """As hourly, per UTC day."""
 
     __tablename__ = "traffic_daily"
-    __table_args__ = (Index("ix_traffic_daily_server_id_day", "server_id", "day"),)
+    __table_args__ = (Index("ix_traffic_daily_server_id_day", "server_id", "day"), ROOM_FOR_UPDATES)
 
     client_ref: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
     inbound_ref: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
