@@ -226,6 +226,20 @@ async def fleet_up(
             kill_hard(*leftovers, *fleet.xray_pids())
 
 
+async def answers(app: XrayClient, sink: Sink, *, within_s: float = 2.0) -> bool:
+    """Whether a new stream gets something back at once; unlike `passes` it does not wait for the stream's end."""
+    try:
+        async with asyncio.timeout(within_s):
+            stream = await open_stream(app, sink.port)
+            try:
+                await stream.send(HEADER.pack(0, 10))
+                return await stream.receive(10) == bytes(10)
+            finally:
+                await stream.close()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError, AssertionError):
+        return False
+
+
 def xray_pids(state_dir: Path) -> list[int]:
     """Processes that run Xray for the agent over this directory."""
     found = []
