@@ -41,11 +41,12 @@ async def live(
 
 
 async def stream_of(visit: Visit, page: LivePage, ids: tuple[int, ...]) -> AsyncIterator[bytes]:
-    """The messages of one stream, until the browser goes or the session ends."""
+    """The messages of one stream, until the browser goes, the session ends or the controller stops."""
     sent: dict[str, str] = {}
     pulse, clock = visit.context.pulse, visit.context.clock
     quiet_since_s = clock.monotonic_s()
-    while True:
+    while not pulse.closed:
+        seen_count = pulse.rings_count
         try:
             fresh = await page(visit, ids)
         except Refusal:
@@ -61,7 +62,7 @@ async def stream_of(visit: Visit, page: LivePage, ids: tuple[int, ...]) -> Async
             yield PING
             quiet_since_s = clock.monotonic_s()
         await asyncio.sleep(LEAST_GAP_S)
-        await pulse.wait(LOOK_EVERY_S - LEAST_GAP_S)
+        await pulse.wait(seen_count, LOOK_EVERY_S - LEAST_GAP_S)
 
 
 def message_of(changed: dict[str, str]) -> bytes:

@@ -164,9 +164,9 @@ async def test_deleting_is_retiring_until_the_server_has_acknowledged(
     from xfleet_controller.servers import outcome
 
     point = StatePoint(revision=row.desired_revision, digest=row.desired_digest)
-    await outcome.note_report(
-        context, server.id, "local", ApplyReport(point=point, applied_revision=point.revision), "x"
-    )
+    report = ApplyReport(point=point, applied_revision=point.revision)
+    async with context.database.write() as session:
+        await outcome.note_report(session, server.id, "local", report, "x", context.clock.now())
     async with context.database.read() as session:
         settled = await session.get_one(Tombstone, ("client", tombstone.key))
         assert not settled.retiring

@@ -20,12 +20,13 @@ CONTENT_SECURITY_POLICY = "; ".join(f"{kind} {sources}" for kind, sources in _SO
 PAGE_HEADERS = {
     "content-security-policy": CONTENT_SECURITY_POLICY,
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=()",
     "cache-control": "no-store",
     "vary": "HX-Request, Cookie",
 }
+"""`same-origin`, because under `no-referrer` browsers send our own forms with `Origin: null`."""
 
 
 def html(body: str, *, status: int = 200, headers: dict[str, str] | None = None) -> Response[str]:

@@ -94,13 +94,16 @@ class LedgerInbox:
             names = await store.list_names_of_starts(session, server_id, starts, known, NAMES_COUNT + 1)
         doubles = self._clones.look(sid, query.instance, starts, self._clock.monotonic_s())
         await self._report(sid, server_id, query.instance, doubles)
-        asked = {*known, query.epoch}
-        told = [mark for place, mark in enumerate(marks) if place < MARKS_COUNT or mark[0] in asked]
-        self._receipts.note(sid, {epoch: Cursor(floor, digest) for epoch, floor, digest in told if epoch in asked})
+        told = [mark for place, mark in enumerate(marks) if place < MARKS_COUNT or mark[0] in known]
+        nothing_of = sorted(known.keys() - {epoch for epoch, _, _ in told})
+        self._receipts.note(sid, {epoch: Cursor(floor, digest) for epoch, floor, digest in told if epoch in known})
         foreign, missing = _split(names)
         return LedgerAnswer(
             pending_count=max(pending_count, 1) if doubles.undecided else pending_count,
-            committed=tuple(EpochMark(epoch=epoch, through=floor, digest=digest) for epoch, floor, digest in told),
+            committed=(
+                *(EpochMark(epoch=epoch, through=floor, digest=digest) for epoch, floor, digest in told),
+                *(EpochMark(epoch=epoch, through=0) for epoch in nothing_of),
+            ),
             foreign=foreign,
             missing=missing,
             owned_elsewhere=doubles.owned_elsewhere,
