@@ -73,7 +73,8 @@ async def metering(world: World, api: Any, **client: Any) -> AsyncIterator[tuple
         async with world.controller.context.database.read() as session:
             ref = await session.scalar(select(Client.ref).where(Client.id == client_id))
             inbound_ref = await session.scalar(select(Inbound.ref).where(Inbound.id == inbound["id"]))
-        assert ref and inbound_ref
+        assert ref is not None
+        assert inbound_ref is not None
         meter = Meter(agent, ref, inbound_ref)
         await agent.link.subscribe(subjects.commands("local"), meter.hear)
 
