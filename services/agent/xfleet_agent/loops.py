@@ -1,6 +1,7 @@
 """The agent's steady rhythms, each a named loop under the supervisor."""
 
 import asyncio
+from contextlib import suppress
 
 from xfleet_agent import outbox
 from xfleet_agent.lean import give_back_memory
@@ -115,6 +116,9 @@ class Loops:
             now_ms = parts.clock.now_ms()
             await parts.worker.run(outbox.prune, parts.spool, now_ms=now_ms)
             give_back_memory()
+            if parts.driver.current is not None:
+                with suppress(XrayDown, XrayHung):
+                    await parts.driver.processes.rotate_logs(parts.driver.current)
             await parts.worker.run(parts.journal.prune, now_ms)
             await parts.worker.run(
                 parts.store.save_facts, clock_offset_ms=str(parts.clock.offset_ms), last_seen_ms=str(now_ms)
