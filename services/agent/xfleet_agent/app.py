@@ -157,7 +157,7 @@ async def _serve(parts: Parts, settings: AgentSettings) -> None:
         answer = await parts.desk.handle(message)
         if answer is not None:
             with suppress(BrokerOutage):
-                await parts.link.publish(message.reply, answer)
+                await parts.link.respond(message, answer, within="_INBOX.c")
 
     await parts.link.subscribe(subjects.commands(parts.sid), on_command, workers=COMMAND_WORKERS)
     loops = Loops(parts, settings)

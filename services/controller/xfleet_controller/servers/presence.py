@@ -58,6 +58,8 @@ class Seen:
     beats: dict[str, tuple[Heartbeat, float]] = field(default_factory=dict[str, tuple[Heartbeat, float]])
     """Newest beat per instance, for telling clones."""
     unsaved: bool = True
+    told_error: str = ""
+    """Xray's last error as it was written down."""
 
 
 class Presence:

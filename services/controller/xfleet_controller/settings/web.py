@@ -9,6 +9,7 @@ from litestar.params import FromQuery
 from litestar.response import Redirect
 
 from xfleet_contracts.errors import Refusal
+from xfleet_controller.auth.passwords import MIN_LENGTH
 from xfleet_controller.auth.service import change_password, list_sessions
 from xfleet_controller.bot.service import make_code
 from xfleet_controller.errors import invalid
@@ -19,6 +20,22 @@ from xfleet_controller.servers.service import list_servers
 from xfleet_controller.settings.views import BotCodeView, SessionRowView, SettingsView
 
 PASSWORD_FIELDS = ("current_password", "new_password", "repeat_password")
+BROWSERS = (
+    ("Edg/", "Edge"),
+    ("OPR/", "Opera"),
+    ("Firefox/", "Firefox"),
+    ("Chrome/", "Chrome"),
+    ("Safari/", "Safari"),
+)
+"""What tells a browser, in the order in which they pretend to be each other."""
+SYSTEMS = (
+    ("Android", "Android"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Windows", "Windows"),
+    ("Mac OS", "macOS"),
+    ("Linux", "Linux"),
+)
 EMPTY = FormView(values=dict.fromkeys(PASSWORD_FIELDS, ""))
 
 
@@ -63,12 +80,13 @@ async def _page(
     settings = SettingsView(
         username=visit.actor.name,
         password_form=password_form,
+        password_length=MIN_LENGTH,
         password_changed=password_changed,
         bot_code=bot_code,
         sessions=tuple(
             SessionRowView(
                 id=row.token_sha256,
-                user_agent=row.user_agent or row.kind,
+                user_agent=device_words(row.user_agent) or row.kind,
                 address=row.address,
                 last_seen_at=row.last_used_at,
                 current=row.token_sha256 == visit.actor.session,
@@ -78,3 +96,10 @@ async def _page(
         versions=(("xfleet", version("xfleet")), ("Xray", ", ".join(xray_versions) or "–")),
     )
     return visit.page("settings/index.html", settings=settings, status=status)
+
+
+def device_words(user_agent: str) -> str:
+    """A browser's name for itself, as people would say it: `Firefox on Windows`; the beginning of what is unknown."""
+    browser = next((name for mark, name in BROWSERS if mark in user_agent), "")
+    system = next((name for mark, name in SYSTEMS if mark in user_agent), "")
+    return " on ".join(part for part in (browser, system) if part) if browser else user_agent[:60]

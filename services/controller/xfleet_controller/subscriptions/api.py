@@ -1,6 +1,8 @@
 """`/sub/<id>`: what VPN apps ask for."""
 
-from litestar import Controller, Response, get, head
+from typing import Any
+
+from litestar import Controller, Request, Response, get, head
 from litestar.enums import MediaType
 from litestar.params import FromPath, FromQuery
 
@@ -15,9 +17,14 @@ class SubscriptionDoor(Controller):
     include_in_schema = False
 
     @get("/{sub_id:str}", media_type=MediaType.TEXT)
-    async def show(self, context: TheContext, sub_id: FromPath[str], format: FromQuery[str] = "") -> Response[str]:  # noqa: A002  in the URL
-        """Share links, base64 or plain."""
-        made = await service.make_subscription(context, sub_id, plain=format == "plain")
+    async def show(
+        self, request: Request[Any, Any, Any], context: TheContext, sub_id: FromPath[str], format: FromQuery[str] = ""
+    ) -> Response[str]:  # noqa: A002  in the URL
+        """Share links: base64 for apps, readable for a browser or when asked for."""
+        browser = "text/html" in request.headers.get("accept", "")
+        made = await service.make_subscription(context, sub_id, plain=format == "plain" or (browser and not format))
+        if browser:
+            made.headers["content-disposition"] = "inline"
         return Response(made.body, media_type=MediaType.TEXT, headers=made.headers)
 
     @head("/{sub_id:str}", media_type=MediaType.TEXT)
