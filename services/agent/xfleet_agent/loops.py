@@ -12,7 +12,6 @@ from xfleet_contracts.enrollment import EnrollRequest
 from xfleet_contracts.errors import Refusal
 from xfleet_runtime.broker import BrokerOutage
 from xfleet_runtime.keys.nkeys import KeyPair
-from xfleet_runtime.keys.x509 import request_pem
 from xfleet_runtime.log import get_logger
 from xfleet_runtime.supervise import every
 from xfleet_xraykit.errors import XrayDown, XrayHung
@@ -145,6 +144,8 @@ class Loops:
 
 async def renew(parts: Parts) -> None:
     """New certificate and JWT for the same keys. Raises `BrokerOutage` or `Refusal`."""
+    from xfleet_runtime.keys.x509 import request_pem  # noqa: PLC0415  needed once a month, and large
+
     old = parts.identity.data
     request = EnrollRequest(nkey=KeyPair.from_seed(old.nkey_seed).public, csr_pem=request_pem(old.key_pem))
     parts.identity.accept_renewal(await parts.calls.renew(request))

@@ -7,6 +7,7 @@ such a lock file open is ours, even if the state that knew about it was restored
 import os
 import secrets
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,11 @@ class Processes:
         if long:
             await running.api.restart_logger()
         return bool(long)
+
+    def leave(self) -> None:
+        """Removes the run directory once nothing runs there."""
+        with suppress(OSError):
+            self._run_dir.rmdir()
 
     def tail(self) -> str:
         """The end of what Xray printed last."""
