@@ -38,6 +38,7 @@ from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
 MAX_REFS = 2_000_000
+MAX_TOLD = 20_000
 
 
 class Delivery(Protocol):
@@ -101,6 +102,7 @@ class Ingest:
         self._note_event = note_event
         self._inbound_servers: dict[int, int] = {}
         self._clients: set[int] = set()
+        self._told: set[tuple[str, str]] = set()
 
     async def take(self, deliveries: Sequence[Delivery]) -> None:
         """Commits and acknowledges these messages. Raises `DatabaseAway`, having acknowledged none of those left."""
@@ -204,7 +206,9 @@ class Ingest:
         self.metrics.rows.inc(sum(len(each.clients) + len(each.tags) for each in commit.accepted))
         for each in commit.rejected:
             self.metrics.rejects.labels(each.reason).inc()
-            _log.info("set aside by the ledger", server=each.sid, reason=each.reason, detail=each.detail)
+            if (each.sid, each.reason) not in self._told and len(self._told) < MAX_TOLD:
+                self._told.add((each.sid, each.reason))
+                _log.warning("set aside by the ledger", server=each.sid, reason=each.reason, detail=each.detail)
         oldest = min(each.stored_at for each in deliveries)
         self.metrics.lag_seconds.set(max(0.0, (self._clock.now() - oldest).total_seconds()))
 
