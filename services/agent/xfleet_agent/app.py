@@ -183,6 +183,7 @@ async def _serve(parts: Parts, settings: AgentSettings) -> None:
 async def _stop_in_order(parts: Parts) -> None:
     """Stops Xray after its last byte, and gives the last batches a little time to be receipted."""
     await parts.driver.stop(by_order=False)
+    parts.driver.processes.leave()
     await parts.courier.drain(timeout_s=LAST_DELIVERY_S)
 
 

@@ -40,10 +40,10 @@ INBOUND_REFS = 1 << 30
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
-    parser.add_argument("--servers", type=int, default=40)
+    parser.add_argument("--servers", type=int, default=64)
     parser.add_argument("--clients", type=int, default=1000, help="on each server")
     parser.add_argument("--readings", type=int, default=30, help="intervals between two roll-ups")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     return parser.parse_args()
 
 
