@@ -23,6 +23,7 @@ from xfleet_contracts.commands import SIGNATURE_HEADER, Command, Reply
 from xfleet_contracts.desired_state import (
     ClientBody,
     Difference,
+    Entity,
     EntityKey,
     InboundBody,
     OutboundBody,
@@ -33,7 +34,6 @@ from xfleet_contracts.desired_state import (
     difference_of,
     digest_of,
 )
-from xfleet_contracts.desired_state import Entity
 from xfleet_contracts.errors import RemoteRefusal
 from xfleet_contracts.events import AgentEvent
 from xfleet_contracts.heartbeat import Heartbeat
@@ -141,6 +141,8 @@ class SmallController:
     state: dict[EntityKey, bytes] = field(default_factory=dict)
     chunks: dict[str, bytes] = field(default_factory=dict)
     receipts_on: bool = True
+    stopping: bool = False
+    """nats-py may swallow a cancellation, so the loop ends by this."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
@@ -158,8 +160,7 @@ class SmallController:
             try:
                 yield self
             finally:
-                for task in self._tasks:
-                    task.cancel()
+                self.stopping = True
                 await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # What it hears
@@ -190,23 +191,23 @@ class SmallController:
         return int(info.state.messages)
 
     async def _ingest(self) -> None:
-        while True:
+        while not self.stopping:
             try:
-                await self.ctl.wait_connected()
+                await self.ctl.wait_connected(0.5)
                 pull = await self.ctl.js.pull_subscribe_bind("ledger", stream=streams.TRAFFIC.name)
                 try:
                     await self._fetch_for_ever(pull)
                 finally:
                     with suppress(Exception):
                         await pull.unsubscribe()
-            except Exception as error:  # a lost broker is part of the tests
+            except Exception as error:  # noqa: BLE001  a lost broker is part of the tests
                 sys.stderr.write(f"small controller: {error!r}\n")
                 await asyncio.sleep(0.2)
 
     async def _fetch_for_ever(self, pull: Any) -> None:
-        while True:
+        while not self.stopping:
             try:
-                messages = await pull.fetch(32, timeout=0.5)
+                messages = await pull.fetch(32, timeout=0.2)
             except TimeoutError:
                 continue
             for message in messages:
@@ -224,7 +225,7 @@ class SmallController:
 
     # What it says
 
-    def signed(self, verb: str, body: Any, **overrides: Any) -> tuple[str, bytes, dict[str, str]]:
+    def signed(self, verb: str, body: Any, /, **overrides: Any) -> tuple[str, bytes, dict[str, str]]:
         """Subject, payload and headers of a signed command."""
         now_ms = _now_ms()
         envelope = {
@@ -382,7 +383,7 @@ def find_xrays(state_dir: Path) -> list[StartedXray]:
         if not each.name.isdigit():
             continue
         with suppress(OSError):
-            path = Path(os.readlink(each / "fd" / "3").removesuffix(" (deleted)"))
+            path = Path(str((each / "fd" / "3").readlink()).removesuffix(" (deleted)"))
             if path.parent == run_dir and path.suffix == ".lock" and (ticks := start_time_ticks(int(each.name))):
                 found.append(
                     StartedXray(

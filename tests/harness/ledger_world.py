@@ -1,6 +1,7 @@
 """The courier's whole world in memory: Xray counters, a broker that forgets, a ledger, and an agent that is killed."""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +149,8 @@ class Agent:
         await self.courier.seal()
         self.courier._publish_after_s = 0.0
         self.courier._not_before_s.clear()
-        try:
+        with suppress(RequestTimedOut):
             await self.courier._publish_all()
-        except RequestTimedOut:
-            pass
 
     def die(self) -> None:
         """kill -9."""

@@ -171,6 +171,7 @@ async def _serve(settings: ControllerSettings, listener: socket.socket, opened: 
             group.create_task(server.serve(sockets=[listener]))
             opened.set_result(world)
             await world.stop.wait()
+            context.pulse.close()
             server.should_exit = True
     except BaseException as error:
         if not opened.done():

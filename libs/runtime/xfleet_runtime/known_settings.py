@@ -64,7 +64,7 @@ SETTINGS: dict[str, frozenset[str]] = {
 
 def all_settings() -> frozenset[str]:
     """Every name that some service knows: what `load_settings` takes as `others`."""
-    return frozenset().union(*SETTINGS.values())
+    return frozenset(name for names in SETTINGS.values() for name in names)
 
 
 def environment_of(service: str, environment: Mapping[str, str]) -> dict[str, str]:

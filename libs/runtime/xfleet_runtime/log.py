@@ -17,7 +17,7 @@ def configure_logging(service: str, *, level: str = "info", stream: TextIO | Non
         structlog.processors.format_exc_info,
     ]
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=True)
+        structlog.dev.ConsoleRenderer(colors=True, exception_formatter=structlog.dev.plain_traceback)
         if out.isatty()
         else structlog.processors.JSONRenderer(sort_keys=False)
     )

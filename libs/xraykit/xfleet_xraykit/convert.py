@@ -6,12 +6,12 @@ addresses and domains are read off in the same way from the sniffing exclusions,
 
 import asyncio
 import tempfile
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from xfleet_runtime.log import get_logger
 from xfleet_xraykit.channel import ApiChannel
 from xfleet_xraykit.errors import ConfigRefused, RuleNeedsRestart, XrayDown, XrayHung, XrayRefused
 from xfleet_xraykit.launcher import Launcher
@@ -20,9 +20,10 @@ from xfleet_xraykit.pb.net_pb2 import IPOrDomain, Network, PortList, PortRange
 from xfleet_xraykit.pb.receiver_pb2 import ReceiverConfig
 from xfleet_xraykit.pb.typed_message_pb2 import TypedMessage
 from xfleet_xraykit.problems import as_list, as_object
-from xfleet_xraykit.process import is_running, stop
+from xfleet_xraykit.process import StartedXray, is_running, stop
 
 SCRATCH_TIMEOUT_S = 10.0
+SCRATCH_TRIES = 3
 _POLL_S = 0.01
 _HANDLER = "/xray.app.proxyman.command.HandlerService/"
 _ROUTING = "/xray.app.router.command.RoutingService/"
@@ -40,6 +41,9 @@ _PORT_FIELDS = {
 }
 _MAX_PORT = 65535
 
+T = TypeVar("T")
+_log = get_logger(__name__)
+
 
 class ScratchConverter:
     """Converts by a scratch Xray of this launcher."""
@@ -51,8 +55,7 @@ class ScratchConverter:
         """One inbound, with the port and address it asked for. Raises `ConfigRefused`."""
         listen, port = str(config.get("listen") or ""), config.get("port", 0)
         scratch = {**config, "listen": "127.0.0.1", "port": 0}
-        async with self._scratch({"inbounds": [scratch], "outbounds": [_NOWHERE]}) as channel:
-            [message] = (await _list_inbounds(channel)).inbounds
+        [message] = (await self._ask({"inbounds": [scratch], "outbounds": [_NOWHERE]}, _list_inbounds)).inbounds
         receiver = ReceiverConfig.FromString(message.receiver_settings.value)
         receiver.ClearField("listen")
         receiver.ClearField("port_list")
@@ -66,9 +69,11 @@ class ScratchConverter:
     async def outbound(self, config: Mapping[str, Any]) -> core_pb2.OutboundHandlerConfig:
         """One outbound. Raises `ConfigRefused`."""
         request = handler_pb2.ListOutboundsRequest()
-        async with self._scratch({"outbounds": [dict(config)]}) as channel:
-            got = await channel.call(f"{_HANDLER}ListOutbounds", request, handler_pb2.ListOutboundsResponse)
-        return got.outbounds[0]
+
+        async def list_outbounds(channel: ApiChannel) -> handler_pb2.ListOutboundsResponse:
+            return await channel.call(f"{_HANDLER}ListOutbounds", request, handler_pb2.ListOutboundsResponse)
+
+        return (await self._ask({"outbounds": [dict(config)]}, list_outbounds)).outbounds[0]
 
     async def rules(self, rules: Sequence[Mapping[str, Any]]) -> list[router_pb2.RoutingRule]:
         """Routing rules, tried out together. Raises `RuleNeedsRestart` or `ConfigRefused`."""
@@ -77,7 +82,8 @@ class ScratchConverter:
             (made[index], field, words) for index, rule in enumerate(rules) for field, words in _matchers(rule) if words
         ]
         listeners = [_listener(f"m{index}", field, words) for index, (_, field, words) in enumerate(wanted)]
-        async with self._scratch({"inbounds": listeners, "outbounds": [_NOWHERE], "routing": {"rules": []}}) as channel:
+
+        async def fill_and_try(channel: ApiChannel) -> None:
             if wanted:
                 by_tag = {each.tag: each for each in (await _list_inbounds(channel)).inbounds}
                 for index, (rule, field, _) in enumerate(wanted):
@@ -87,25 +93,39 @@ class ScratchConverter:
                 await channel.call(f"{_ROUTING}AddRule", request, routing_pb2.Empty)
             except XrayRefused as refusal:
                 raise ConfigRefused(refusal.text) from refusal
+
+        await self._ask({"inbounds": listeners, "outbounds": [_NOWHERE], "routing": {"rules": []}}, fill_and_try)
         return made
 
-    @asynccontextmanager
-    async def _scratch(self, config: dict[str, Any]) -> AsyncGenerator[ApiChannel]:
+    async def _ask(self, config: dict[str, Any], question: Callable[[ApiChannel], Awaitable[T]]) -> T:
+        """The answer of a scratch Xray to the question.
+
+        Only an Xray that ends by itself has refused the configuration. One that is slow to answer, as on a busy
+        machine, is asked anew; when it stays silent, `XrayHung` says so.
+        """
+        for _ in range(SCRATCH_TRIES):
+            try:
+                return await self._ask_once(config, question)
+            except (TimeoutError, XrayHung, XrayDown) as error:
+                _log.info("a scratch Xray did not answer", reason=str(error))
+        raise XrayHung("A scratch Xray did not answer: the machine may be too busy.")
+
+    async def _ask_once(self, config: dict[str, Any], question: Callable[[ApiChannel], Awaitable[T]]) -> T:
         with tempfile.TemporaryDirectory(prefix="xr-") as name:
             api_socket, output = Path(name, "api.sock"), Path(name, "out")
-            config["api"] = {"tag": "api", "listen": str(api_socket), "services": ["HandlerService", "RoutingService"]}
-            config["log"] = {"loglevel": "warning", "access": "none"}
-            started = await self._launcher.start(config, api_socket=api_socket, output=output)
+            api = {"tag": "api", "listen": str(api_socket), "services": ["HandlerService", "RoutingService"]}
+            whole = {**config, "api": api, "log": {"loglevel": "warning", "access": "none"}}
+            started = await self._launcher.start(whole, api_socket=api_socket, output=output)
             channel = ApiChannel(api_socket)
             try:
                 async with asyncio.timeout(SCRATCH_TIMEOUT_S):
                     while not await channel.answers(SCRATCH_TIMEOUT_S):
-                        if not is_running(started):
-                            raise ConfigRefused(_reason(output))
+                        _require_running(started, output)
                         await asyncio.sleep(_POLL_S)
-                    yield channel
-            except (TimeoutError, XrayHung, XrayDown):
-                raise ConfigRefused("Xray did not come up with this configuration.") from None
+                    return await question(channel)
+            except XrayDown:
+                _require_running(started, output)
+                raise
             finally:
                 await channel.close()
                 await asyncio.shield(stop(started))
@@ -125,7 +145,13 @@ async def _list_inbounds(channel: ApiChannel) -> handler_pb2.ListInboundsRespons
 
 def _fill(rule: router_pb2.RoutingRule, field: str, listener: core_pb2.InboundHandlerConfig) -> None:
     found = ReceiverConfig.FromString(listener.receiver_settings.value).sniffing_settings
+    rule.ClearField(field)
     getattr(rule, field).extend(found.domains_excluded if field == "domain" else found.ips_excluded)
+
+
+def _require_running(started: StartedXray, output: Path) -> None:
+    if not is_running(started):
+        raise ConfigRefused(_reason(output))
 
 
 def _reason(output: Path) -> str:

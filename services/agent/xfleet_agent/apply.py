@@ -13,10 +13,12 @@ import msgspec
 
 from xfleet_agent.cuts import cut_clients
 from xfleet_agent.database import Worker
-from xfleet_agent.desired import client_of, degraded_list, effective, refuse, settle_by_lint
+from xfleet_agent.desired import client_of, degraded_list, effective, refusals_stand, refuse, settle_by_lint
 from xfleet_agent.events import Events
+from xfleet_agent.lean import give_back_memory
 from xfleet_agent.plan import AddClient, AddInbound, Replace, Shape, Step, after, plan, shape_of
 from xfleet_agent.processes import RunningXray
+from xfleet_agent.quick import QuickPath, find_change
 from xfleet_agent.state import Entities, Refused, StateStore
 from xfleet_agent.steps import Blocks, Execution
 from xfleet_agent.xray import XrayDriver
@@ -58,6 +60,7 @@ class Applier:
         self._probation_s = probation_s
         self._lock = asyncio.Lock()
         self._blocks = Blocks()
+        self._quick: QuickPath | None = None
         self._crashes: list[float] = []
         self._changed_at = 0.0
         self._unproven = False
@@ -68,9 +71,9 @@ class Applier:
     # What to start with
 
     async def boot_state(self) -> State:
-        """The last good configuration with today's clients."""
+        """The last good configuration with today's clients; before any was proven, what ran last."""
         good = await self._worker.run(self._store.load_good)
-        return self._startable(good)
+        return self._startable(good or self._store.applied)
 
     async def restart_state(self) -> State:
         """What ran when Xray died; after a revert that is the last good configuration."""
@@ -100,6 +103,10 @@ class Applier:
         """
         async with self._lock:
             self.wake.clear()
+            outcome = None if full else await self._quickly()
+            if outcome is not None:
+                return outcome
+            self._quick = None
             known = self._store.refusals
             if full:
                 known = {key: each for key, each in known.items() if each.code not in RETRIED}
@@ -112,7 +119,36 @@ class Applier:
                 bodies = self._effective(refusals)
             outcome, bodies, refusals = await self._rounds(bodies, refusals, full=full)
             await self._save(bodies, refusals)
+            running = self._running()
+            self._quick = QuickPath(running.start_id, typed_state(_configuration(bodies)).inbounds, bodies)
+            give_back_memory()
             return outcome
+
+    async def _quickly(self) -> Outcome | None:
+        """Carries out a change of a few clients without looking at all the others; None when it is more than that."""
+        running, quick, store = self._running(), self._quick, self._store
+        if quick is None or quick.start_id != running.start_id or not refusals_stand(store.wanted, store.refusals):
+            return None
+        bodies = effective(store.wanted, store.applied, store.refusals, cut_clients(store.cuts))
+        change = find_change(bodies, store.applied)
+        if change is None or any(key in store.refusals for key in change.put):
+            return None
+        steps_count = await quick.carry_out(running, change, self._blocks)
+        if steps_count is None:
+            return None
+        if change.put or change.gone or store.applied_point != store.wanted_point:
+            await self._worker.run(store.change_applied, store.wanted_point, change.put, list(change.gone))
+        quick.applied_is(store.applied)
+        return Outcome(steps_count=steps_count)
+
+    async def check_drift(self) -> Outcome | None:
+        """Asks Xray about every user; brings it in line when it runs something else than we left there."""
+        async with self._lock:
+            running = self._running()
+            seen = await self._observe(running, full=True, touched=frozenset())
+            in_order = self._quick is not None and not plan(running.shape, seen)
+        retried = any(each.code in RETRIED for each in self._store.refusals.values())
+        return None if in_order and not retried else await self.converge(full=True)
 
     def _effective(self, refusals: Mapping[EntityKey, Refused]) -> Entities:
         return effective(self._store.wanted, self._store.applied, refusals, cut_clients(self._store.cuts))

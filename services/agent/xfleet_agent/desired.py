@@ -56,6 +56,11 @@ def refuse(bodies: Entities, problems: Iterable[EntityProblem]) -> dict[EntityKe
     return found
 
 
+def refusals_stand(wanted: Entities, refusals: Refusals) -> bool:
+    """Whether every refusal is still about what is wanted."""
+    return all(key in wanted and each.digest == sha256(wanted[key]).hexdigest() for key, each in refusals.items())
+
+
 def settle_by_lint(
     wanted: Entities, applied: Entities, refusals: Refusals, cut: Collection[int]
 ) -> tuple[Entities, dict[EntityKey, Refused]]:

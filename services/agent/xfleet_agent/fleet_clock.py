@@ -1,4 +1,4 @@
-"""The controller's time as well as this machine can know it: the own clock plus the offset learned from signed messages.
+"""The controller's time as well as this machine can know it: its clock plus the offset learned from signed messages.
 
 Time never moves backwards within a process. A jump of the machine's clock by more than a day is not believed, and
 until a signed message tells the time again nobody is cut for having expired.

@@ -3,6 +3,7 @@
 import platform
 import socket
 import time
+from pathlib import Path
 
 import psutil
 
@@ -74,8 +75,7 @@ def _count_sockets(kind: str) -> int:
     count = 0
     for path in ("/proc/net/sockstat", "/proc/net/sockstat6"):
         try:
-            with open(path, encoding="ascii") as file:
-                lines = file.read().splitlines()
+            lines = Path(path).read_text(encoding="ascii").splitlines()
         except OSError:
             continue
         for line in lines:

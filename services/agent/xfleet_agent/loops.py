@@ -1,8 +1,10 @@
 """The agent's steady rhythms, each a named loop under the supervisor."""
 
 import asyncio
+from contextlib import suppress
 
 from xfleet_agent import outbox
+from xfleet_agent.lean import give_back_memory
 from xfleet_agent.parts import Parts
 from xfleet_agent.settings import AgentSettings
 from xfleet_contracts import codec, streams, subjects
@@ -10,7 +12,6 @@ from xfleet_contracts.enrollment import EnrollRequest
 from xfleet_contracts.errors import Refusal
 from xfleet_runtime.broker import BrokerOutage
 from xfleet_runtime.keys.nkeys import KeyPair
-from xfleet_runtime.keys.x509 import request_pem
 from xfleet_runtime.log import get_logger
 from xfleet_runtime.supervise import every
 from xfleet_xraykit.errors import XrayDown, XrayHung
@@ -51,7 +52,7 @@ class Loops:
             if parts.driver.current is None:
                 parts.applier.wake.clear()
                 continue
-            await self._converge(full=False)
+            await self._converge()
             parts.beat.set()
 
     async def drift(self) -> None:
@@ -59,23 +60,29 @@ class Loops:
 
         async def step() -> None:
             if self._parts.driver.current is not None:
-                await self._converge(full=True)
+                await self._check_drift()
                 await self._parts.applier.tidy()
 
         await every(self._settings.drift_interval_s, step)
 
-    async def _converge(self, *, full: bool) -> None:
+    async def _check_drift(self) -> None:
+        try:
+            outcome = await self._parts.applier.check_drift()
+        except (XrayDown, XrayHung) as error:
+            _log.warning("xray could not be checked for drift", reason=str(error))
+            return
+        if outcome is not None and outcome.drifted:
+            self._parts.events.tell("drift_patched", steps=outcome.steps_count)
+
+    async def _converge(self) -> None:
         parts = self._parts
         try:
-            outcome = await parts.applier.converge(full=full)
+            await parts.applier.converge()
         except (XrayDown, XrayHung) as error:
             _log.warning("xray could not be brought in line now", reason=str(error))
             await asyncio.sleep(RETRY_S)
             if parts.driver.current is not None:
                 parts.applier.wake.set()
-            return
-        if outcome.drifted:
-            parts.events.tell("drift_patched", steps=outcome.steps_count)
 
     async def probation(self) -> None:
         """Calls configuration good once it ran long enough."""
@@ -107,6 +114,10 @@ class Loops:
         async def step() -> None:
             now_ms = parts.clock.now_ms()
             await parts.worker.run(outbox.prune, parts.spool, now_ms=now_ms)
+            give_back_memory()
+            if parts.driver.current is not None:
+                with suppress(XrayDown, XrayHung):
+                    await parts.driver.processes.rotate_logs(parts.driver.current)
             await parts.worker.run(parts.journal.prune, now_ms)
             await parts.worker.run(
                 parts.store.save_facts, clock_offset_ms=str(parts.clock.offset_ms), last_seen_ms=str(now_ms)
@@ -133,6 +144,8 @@ class Loops:
 
 async def renew(parts: Parts) -> None:
     """New certificate and JWT for the same keys. Raises `BrokerOutage` or `Refusal`."""
+    from xfleet_runtime.keys.x509 import request_pem  # noqa: PLC0415  needed once a month, and large
+
     old = parts.identity.data
     request = EnrollRequest(nkey=KeyPair.from_seed(old.nkey_seed).public, csr_pem=request_pem(old.key_pem))
     parts.identity.accept_renewal(await parts.calls.renew(request))

@@ -6,12 +6,14 @@ from typing import Any
 
 import click
 
+from xfleet_agent.lean import stay_lean
 from xfleet_agent.settings import AgentSettings
 from xfleet_runtime.errors import Unusable
 from xfleet_runtime.known_settings import all_settings
-from xfleet_runtime.log import configure_logging
 from xfleet_runtime.main import run_async, run_main
 from xfleet_runtime.settings import load_settings
+
+STDIN = "-"
 
 
 @click.group(help="The agent of one VPN server: drives the Xray there.")
@@ -30,7 +32,7 @@ _TOKEN_FILE = click.option("--token-file", help="File with the enrollment token;
 def run(state_dir: Path | None, token_file: str | None, settings_file: Path | None) -> None:
     """Runs the agent; with --token-file it enrolls first if it has no identity yet."""
     settings = _settings(state_dir, settings_file)
-    configure_logging("agent", level=settings.log_level)
+    _prepare(settings)
     run_async(_run(settings, token_file))
 
 
@@ -40,8 +42,15 @@ def run(state_dir: Path | None, token_file: str | None, settings_file: Path | No
 def enroll(state_dir: Path | None, token_file: str) -> None:
     """Trades a one-time enrollment token for this agent's identity."""
     settings = _settings(state_dir, None)
-    configure_logging("agent", level=settings.log_level)
+    _prepare(settings)
     run_async(_enroll(settings.state_dir, token_file))
+
+
+def _prepare(settings: AgentSettings) -> None:
+    stay_lean(settings.state_dir)
+    from xfleet_runtime.log import configure_logging  # noqa: PLC0415  only now is it known what may be loaded
+
+    configure_logging("agent", level=settings.log_level)
 
 
 def _settings(state_dir: Path | None, file: Path | None) -> AgentSettings:
@@ -74,13 +83,13 @@ async def _enroll(state_dir: Path, token_file: str) -> None:
 
 
 async def _enrolled(state_dir: Path, token_file: str) -> Any:
-    from xfleet_agent.enroll import enroll as enroll_with, read_token  # noqa: PLC0415  as above
+    from xfleet_agent import enroll as enrollment  # noqa: PLC0415  as above
 
-    return await enroll_with(state_dir, read_token(_token_text(token_file)))
+    return await enrollment.enroll(state_dir, enrollment.read_token(_token_text(token_file)))
 
 
 def _token_text(token_file: str) -> str:
-    if token_file == "-":
+    if token_file == STDIN:
         return sys.stdin.read()
     try:
         return Path(token_file).read_text(encoding="utf-8")

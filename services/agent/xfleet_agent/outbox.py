@@ -4,6 +4,7 @@ A batch leaves the outbox only on a receipt that carries the digest of the very 
 broker's acknowledgement only stops us from publishing again at once. Functions over a `Spool`, each one transaction.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterable
 
@@ -196,12 +197,12 @@ def oldest_unreceipted(spool: Spool) -> tuple[int, int] | None:
 
 def list_known(spool: Spool, starts: tuple[str, ...]) -> tuple[EpochMark, ...]:
     """Per epoch how far we sealed: all that concern these starts or of which batches are kept."""
-    marks = ",".join("?" * len(starts))
     rows = spool.db.execute(
         "SELECT epoch, sealed_through, sealed_digest FROM epochs WHERE sealed_through > 0 AND ("
         " epoch IN (SELECT epoch FROM batches)"
-        f" OR epoch IN (SELECT epoch FROM epoch_starts WHERE start_id IN ({marks}))) ORDER BY ordinal",  # noqa: S608
-        starts,
+        " OR epoch IN (SELECT epoch FROM epoch_starts WHERE start_id IN (SELECT value FROM json_each(?))))"
+        " ORDER BY ordinal",
+        (json.dumps(starts),),
     )
     return tuple(EpochMark(epoch=row[0], through=row[1], digest=row[2]) for row in rows)
 

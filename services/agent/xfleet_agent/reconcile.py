@@ -4,6 +4,7 @@ Everything here changes the spool by one transaction per finding and never reads
 are handed in.
 """
 
+import sqlite3
 from collections.abc import Iterable
 
 import msgspec
@@ -35,10 +36,10 @@ class Findings(msgspec.Struct, kw_only=True):
     lost_count: int = 0
 
 
-def question(spool: Spool, *, instance: str, starts: tuple[str, ...] | None = None) -> LedgerQuery:
-    """What to ask the ledger now."""
-    asked = spool.open_starts() if starts is None else starts
-    return LedgerQuery(instance=instance, epoch=spool.epoch, starts=asked, known=outbox.list_known(spool, asked))
+def question(spool: Spool, *, instance: str, starts: tuple[str, ...]) -> LedgerQuery:
+    """What to ask the ledger about these Xray starts."""
+    known = outbox.list_known(spool, starts)
+    return LedgerQuery(instance=instance, epoch=spool.epoch, starts=starts, known=known)
 
 
 def digest_answer(spool: Spool, answer: LedgerAnswer, *, now_ms: int) -> Findings:
@@ -87,26 +88,33 @@ def subtract(spool: Spool, batch: Batch) -> None:
         if not new:
             return
         for counter, hour, up, down in wire_to_rows(batch):
-            rows = db.execute(
-                "SELECT hour, up, down FROM open_rows WHERE start_id = ? AND counter = ? ORDER BY hour = ? DESC, hour DESC",
-                (batch.start_id, counter, hour),
-            ).fetchall()
-            for open_hour, open_up, open_down in rows:
-                take_up, take_down = min(up, open_up), min(down, open_down)
-                db.execute(
-                    "UPDATE open_rows SET up = up - ?, down = down - ? WHERE start_id = ? AND counter = ? AND hour = ?",
-                    (take_up, take_down, batch.start_id, counter, open_hour),
-                )
-                up, down = up - take_up, down - take_down
-            if up or down:
+            owed_up, owed_down = _take_open(db, (batch.start_id, counter, hour), up, down)
+            if owed_up or owed_down:
                 db.execute(
                     "INSERT INTO debts SELECT ?, ?, ?, ? WHERE EXISTS"
                     " (SELECT 1 FROM starts WHERE start_id = ? AND alive = 1)"
                     " ON CONFLICT (start_id, counter) DO UPDATE SET up = up + excluded.up, down = down + excluded.down",
-                    (batch.start_id, counter, up, down, batch.start_id),
+                    (batch.start_id, counter, owed_up, owed_down, batch.start_id),
                 )
         db.execute("DELETE FROM open_rows WHERE up = 0 AND down = 0")
     spool.forget_caches()
+
+
+def _take_open(db: sqlite3.Connection, name: tuple[str, str, int], up: int, down: int) -> tuple[int, int]:
+    """Takes bytes out of a counter's open rows, those of the same hour first, then the newest; what was not there."""
+    start_id, counter, hour = name
+    rows = db.execute(
+        "SELECT hour, up, down FROM open_rows WHERE start_id = ? AND counter = ? ORDER BY hour = ? DESC, hour DESC",
+        (start_id, counter, hour),
+    ).fetchall()
+    for open_hour, open_up, open_down in rows:
+        take_up, take_down = min(up, open_up), min(down, open_down)
+        db.execute(
+            "UPDATE open_rows SET up = up - ?, down = down - ? WHERE start_id = ? AND counter = ? AND hour = ?",
+            (take_up, take_down, start_id, counter, open_hour),
+        )
+        up, down = up - take_up, down - take_down
+    return up, down
 
 
 def drop_start(spool: Spool, start_id: str, *, now_ms: int, reason: str | None) -> int:

@@ -11,6 +11,7 @@ from typing import Literal, cast
 import msgspec
 
 from xfleet_agent.database import open_or_replace, transaction
+from xfleet_agent.digests import DigestIndex
 from xfleet_contracts.apply import Degraded
 from xfleet_contracts.desired_state import EMPTY_DIGEST, EntityKey, Kind, StatePoint
 
@@ -68,6 +69,7 @@ class StateStore:
             key: self.wanted[key] if self.wanted.get(key) == body else body
             for key, body in self._load("applied").items()
         }
+        self._digests: DigestIndex | None = None
         self.wanted_point = self._point("wanted")
         self.applied_point = self._point("applied")
         self.refusals: dict[EntityKey, Refused] = self._load_refusals()
@@ -92,6 +94,25 @@ class StateStore:
             self._write_slot("wanted", self.wanted, entities)
             self._write_point("wanted", point)
         self.wanted, self.wanted_point = entities, point
+        self._digests = None
+
+    def change_wanted(self, target: StatePoint, put: Entities, remove: Iterable[EntityKey]) -> bool:
+        """Applies a difference to the wanted state, durably; False when it does not add up to the target's digest."""
+        if self._digests is None:
+            self._digests = DigestIndex(self.wanted)
+        gone = [key for key in remove if key not in put]
+        digests = self._digests.changed(put, gone)
+        if digests.hexdigest() != target.digest:
+            return False
+        with transaction(self.db):
+            self._change_slot("wanted", put, gone)
+            self._write_point("wanted", target)
+        wanted = dict(self.wanted)
+        for key in gone:
+            wanted.pop(key, None)
+        wanted |= put
+        self.wanted, self.wanted_point, self._digests = wanted, target, digests
+        return True
 
     def save_applied(self, point: StatePoint, entities: Entities) -> None:
         """Notes what Xray runs now."""
@@ -99,6 +120,17 @@ class StateStore:
             self._write_slot("applied", self.applied, entities)
             self._write_point("applied", point)
         self.applied, self.applied_point = entities, point
+
+    def change_applied(self, point: StatePoint, put: Entities, remove: Iterable[EntityKey]) -> None:
+        """As `save_applied`, by what changed."""
+        gone = list(remove)
+        with transaction(self.db):
+            self._change_slot("applied", put, gone)
+            self._write_point("applied", point)
+        for key in gone:
+            self.applied.pop(key, None)
+        self.applied.update(put)
+        self.applied_point = point
 
     def save_good(self, entities: Entities) -> None:
         """Notes the configuration that has proven itself."""
@@ -114,13 +146,17 @@ class StateStore:
         return StatePoint(revision=row[0], digest=row[1]) if row else StatePoint(revision=0, digest=EMPTY_DIGEST)
 
     def _write_slot(self, slot: Slot, old: Mapping[EntityKey, bytes], new: Mapping[EntityKey, bytes]) -> None:
+        put = {key: body for key, body in new.items() if old.get(key) != body}
+        self._change_slot(slot, put, [key for key in old if key not in new])
+
+    def _change_slot(self, slot: Slot, put: Mapping[EntityKey, bytes], remove: Iterable[EntityKey]) -> None:
         self.db.executemany(
             "DELETE FROM entities WHERE slot = ? AND kind = ? AND id = ?",
-            [(slot, key.kind, key.id) for key in old if key not in new],
+            [(slot, key.kind, key.id) for key in remove],
         )
         self.db.executemany(
             "INSERT OR REPLACE INTO entities VALUES (?, ?, ?, ?)",
-            [(slot, key.kind, key.id, body) for key, body in new.items() if old.get(key) != body],
+            [(slot, key.kind, key.id, body) for key, body in put.items()],
         )
 
     def _write_point(self, slot: Slot, point: StatePoint) -> None:

@@ -31,21 +31,22 @@ HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 @get("/live", include_in_schema=False)
 async def live(
     visit: NamedDependency[Visit], page: FromQuery[str] = "", ids: FromQuery[str] = ""
-) -> Stream | Response[str]:
+) -> Stream | Response[bytes]:
     """The stream of one page; an unknown page has nothing to say and gets no stream."""
     fragments = PAGES.get(page)
     if fragments is None:
-        return Response("", status_code=204)
+        return Response(b"", status_code=204)
     wanted = tuple(int(each) for each in ids.split(",")[:MAX_IDS] if each.isdecimal())
     return Stream(stream_of(visit, fragments, wanted), media_type="text/event-stream", headers=HEADERS)
 
 
 async def stream_of(visit: Visit, page: LivePage, ids: tuple[int, ...]) -> AsyncIterator[bytes]:
-    """The messages of one stream, until the browser goes or the session ends."""
+    """The messages of one stream, until the browser goes, the session ends or the controller stops."""
     sent: dict[str, str] = {}
     pulse, clock = visit.context.pulse, visit.context.clock
     quiet_since_s = clock.monotonic_s()
-    while True:
+    while not pulse.closed:
+        seen_count = pulse.rings_count
         try:
             fresh = await page(visit, ids)
         except Refusal:
@@ -61,7 +62,7 @@ async def stream_of(visit: Visit, page: LivePage, ids: tuple[int, ...]) -> Async
             yield PING
             quiet_since_s = clock.monotonic_s()
         await asyncio.sleep(LEAST_GAP_S)
-        await pulse.wait(LOOK_EVERY_S - LEAST_GAP_S)
+        await pulse.wait(seen_count, LOOK_EVERY_S - LEAST_GAP_S)
 
 
 def message_of(changed: dict[str, str]) -> bytes:

@@ -10,14 +10,7 @@ from xfleet_agent.parts import Parts
 from xfleet_agent.state import Entities
 from xfleet_contracts import codec
 from xfleet_contracts.apply import APPLY, BASE_MISMATCH, ApplyOrder, ApplyReport
-from xfleet_contracts.desired_state import (
-    Difference,
-    SnapshotChunk,
-    SnapshotManifest,
-    StatePoint,
-    applied_to,
-    digest_of,
-)
+from xfleet_contracts.desired_state import Difference, SnapshotChunk, SnapshotManifest, digest_of
 from xfleet_contracts.errors import MessageMalformed, Refusal
 from xfleet_xraykit.errors import XrayDown, XrayHung
 
@@ -78,8 +71,9 @@ async def _take_difference(parts: Parts, difference: Difference) -> None:
         return
     if here != difference.base:
         raise BaseMismatch(revision=here.revision, digest=here.digest)
-    after = applied_to(parts.store.wanted, difference.put, difference.remove)
-    await _store(parts, difference.target, after)
+    put = {entity.key: bytes(entity.body) for entity in difference.put}
+    if not await parts.worker.run(parts.store.change_wanted, difference.target, put, difference.remove):
+        raise DigestMismatch(revision=here.revision, digest=here.digest)
 
 
 async def _take_snapshot(parts: Parts, manifest: SnapshotManifest) -> None:
@@ -90,12 +84,7 @@ async def _take_snapshot(parts: Parts, manifest: SnapshotManifest) -> None:
         data = await parts.calls.state_chunk(manifest.target.revision, name)
         for entity in codec.decode(data, SnapshotChunk).entities:
             entities[entity.key] = bytes(entity.body)
-    await _store(parts, manifest.target, entities)
-
-
-async def _store(parts: Parts, target: StatePoint, entities: Entities) -> None:
-    digest = await parts.worker.run(digest_of, entities)
-    if digest != target.digest:
+    if await parts.worker.run(digest_of, entities) != manifest.target.digest:
         here = parts.store.wanted_point
         raise DigestMismatch(revision=here.revision, digest=here.digest)
-    await parts.worker.run(parts.store.save_wanted, target, entities)
+    await parts.worker.run(parts.store.save_wanted, manifest.target, entities)

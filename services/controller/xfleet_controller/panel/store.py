@@ -30,7 +30,7 @@ async def count_inbounds(session: AsyncSession) -> int:
 async def server_names(session: AsyncSession) -> dict[int, str]:
     """Name by server id, in the order of ids."""
     rows = await session.execute(select(Server.id, Server.name).order_by(Server.id))
-    return {server_id: name for server_id, name in rows}
+    return {row.id: row.name for row in rows}
 
 
 async def count_online_by_inbound(session: AsyncSession, refs: Iterable[int]) -> dict[int, int]:
@@ -43,5 +43,5 @@ async def count_online_by_inbound(session: AsyncSession, refs: Iterable[int]) ->
             .where(Client.ref.in_(part))
             .group_by(ClientInbound.inbound_id)
         )
-        counts.update({inbound_id: count for inbound_id, count in rows})
+        counts.update({row[0]: row[1] for row in rows})
     return dict(counts)

@@ -49,13 +49,15 @@ async def forget_the_old(context: Context) -> None:
 
 def _server_values(server_id: int, seen: Seen) -> dict[str, Any]:
     beat, host = seen.beat, seen.beat.host
-    return {
+    changed: dict[str, Any] = {}
+    if beat.xray.last_error != seen.told_error:
+        changed["last_error"] = seen.told_error = beat.xray.last_error[:1000]
+    return changed | {
         "id": server_id,
         "last_seen_at": datetime.fromtimestamp(seen.received_at_ms / 1000, UTC),
         "instance": beat.instance[:64],
         "agent_version": beat.agent_version[:50],
         "xray_version": beat.xray.version[:50],
-        "last_error": beat.xray.last_error[:1000],
         "os_info": {"os": host.os, "kernel": host.kernel, "arch": host.arch, "hostname": host.hostname},
         "reported_address": host.default_address[:64],
     }

@@ -6,6 +6,7 @@ export function startDialog() {
 
   const close = () => { if (dialog.open) dialog.close(); };
   const open = () => {
+    if (!content.firstElementChild) return; // closed again before htmx was done
     if (!dialog.open) dialog.showModal();
     (content.querySelector(".is-invalid, [autofocus]") ?? content.querySelector(".btn-close"))?.focus();
   };
