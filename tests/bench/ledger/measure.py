@@ -9,6 +9,7 @@ bare figure adds the same number of rows, in transactions of the same size, to t
 
 import argparse
 import asyncio
+import gc
 import os
 import statistics
 import sys
@@ -140,6 +141,7 @@ async def measure(database: Database, arguments: argparse.Namespace) -> None:
     ledger: list[float] = []
     for _ in range(arguments.rounds):
         fetches = fleet.round(arguments.readings)
+        gc.freeze()  # what is to be sent would not be in a controller's memory
         bare.append(await bare_round(database, fleet, arguments.readings))
         ledger.append(await ledger_round(fleet, fetches, rollup))
         ratio, load = ledger[-1] / bare[-1], os.getloadavg()[0]

@@ -186,10 +186,13 @@ def contributions(accepted: Iterable[Accepted], started_at: Mapping[int, datetim
     return early
 
 
-def counted(parsed: Parsed, skipped: Mapping[str, Sequence[int]] | None) -> tuple[list[ClientRow], list[TagRow]]:
+def counted(
+    parsed: Parsed, skipped: Mapping[str, Sequence[int]] | None
+) -> tuple[Sequence[ClientRow], Sequence[TagRow]]:
     """The rows of a committed batch that count."""
-    out = {kind: set(places) for kind, places in (skipped or {}).items()}
-    no_clients, no_tags = out.get("clients", set()), out.get("tags", set())
+    if skipped is None:
+        return cast("Sequence[ClientRow]", parsed.clients), cast("Sequence[TagRow]", parsed.tags)
+    no_clients, no_tags = set(skipped.get("clients", ())), set(skipped.get("tags", ()))
     clients = [row for place, row in enumerate(parsed.clients) if row is not None and place not in no_clients]
     tags = [row for place, row in enumerate(parsed.tags) if row is not None and place not in no_tags]
     return clients, tags
