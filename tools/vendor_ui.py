@@ -49,7 +49,7 @@ PACKAGES = (
         ("dist/css/tabler.min.css", "dist/css/tabler.rtl.min.css", "dist/js/tabler.min.js"),
         licence_file=None,
     ),
-    Package("htmx.org", "4.0.1", "htmx", "0BSD", ("dist/htmx.min.js", "dist/ext/hx-sse.min.js")),
+    Package("htmx.org", "4.0.1", "htmx", "0BSD", ("dist/htmx.esm.min.js", "dist/ext/hx-sse.min.js")),
     Package("uplot", "1.6.32", "uplot", "MIT", ("dist/uPlot.iife.min.js", "dist/uPlot.min.css")),
     Package(
         "@fontsource-variable/inter",

@@ -19,6 +19,10 @@ import psutil
 from harness.broker import eventually
 from harness.process import Running, running, script
 from harness.xray import HEADER, Sink, Stream, XrayClient, open_stream
+from xfleet_controller.db import Database
+from xfleet_controller.fleet.keyring import load_keys, open_vault
+from xfleet_nats.fleet import FleetIssuer, FleetKeys
+from xfleet_runtime.broker import BrokerLink
 
 PASSWORD = "correct horse battery"
 READY_WITHIN_S = 60.0
@@ -75,13 +79,7 @@ class Fleet:
 
     def xray_pids(self) -> list[int]:
         """Processes that run Xray for the agent of this fleet; they belong to no part."""
-        mine = str(self.data_dir / "agent")
-        found = []
-        for process in psutil.process_iter(["pid"]):
-            with contextlib.suppress(psutil.Error):
-                if "xray" in " ".join(process.cmdline()) and mine in _opened(process.pid):
-                    found.append(process.pid)
-        return found
+        return xray_pids(self.data_dir / "agent")
 
     async def kill(self, *parts: str) -> None:
         """`kill -9` of these parts; returns when they are gone, not when they are back."""
@@ -174,6 +172,16 @@ class Fleet:
         except AssertionError:
             raise AssertionError(f"counted {last}, moved {(up, down)} within {within_s} s\n{self.tail()}") from None
 
+    async def events(self, stream: str) -> list[dict[str, Any]]:
+        """What lies in one of the broker's event streams."""
+        keys = await _fleet_keys(self.data_dir)
+        credentials = FleetIssuer(keys).bus_credentials("ctl", "harness", (self.broker_url,))
+        async with BrokerLink(credentials, name="harness") as link:
+            await link.wait_connected(10)
+            state = (await link.js.stream_info(stream)).state
+            numbers = range(state.first_seq, state.last_seq + 1) if state.messages else ()
+            return [json.loads((await link.js.get_msg(stream, number)).data or b"{}") for number in numbers]
+
     def tail(self, lines: int = 12) -> str:
         """The ends of all logs, for a failure's message."""
         logs = sorted((self.data_dir / "logs").glob("*.log"))
@@ -215,10 +223,39 @@ async def fleet_up(
             leftovers = [*(fleet.pid_of(part) for part in ("agent", "controller", "broker", "bot")), *fleet.xray_pids()]
             with contextlib.suppress(TimeoutError):
                 await up.end(within_s=45)
-            for pid in leftovers:
-                with contextlib.suppress(ProcessLookupError):
-                    if pid:
-                        os.kill(pid, signal.SIGKILL)
+            kill_hard(*leftovers, *fleet.xray_pids())
+
+
+async def answers(app: XrayClient, sink: Sink, *, within_s: float = 2.0) -> bool:
+    """Whether a new stream gets something back at once; unlike `passes` it does not wait for the stream's end."""
+    try:
+        async with asyncio.timeout(within_s):
+            stream = await open_stream(app, sink.port)
+            try:
+                await stream.send(HEADER.pack(0, 10))
+                return await stream.receive(10) == bytes(10)
+            finally:
+                await stream.close()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError, AssertionError):
+        return False
+
+
+def xray_pids(state_dir: Path) -> list[int]:
+    """Processes that run Xray for the agent over this directory."""
+    found = []
+    for process in psutil.process_iter(["pid"]):
+        with contextlib.suppress(psutil.Error):
+            if "xray" in " ".join(process.cmdline()) and f"{state_dir}/" in _opened(process.pid):
+                found.append(process.pid)
+    return found
+
+
+def kill_hard(*pids: int) -> None:
+    """`kill -9` of those that still live."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            if pid:
+                os.kill(pid, signal.SIGKILL)
 
 
 class Paced:
@@ -269,6 +306,16 @@ class Paced:
         for size in _slices(self._left["down"], self._steps):
             await self._stream.receive(size, timeout_s=30)
             await asyncio.sleep(0.05)
+
+
+async def _fleet_keys(data_dir: Path) -> FleetKeys:
+    database = Database(f"sqlite+aiosqlite:///{data_dir / 'xfleet.db'}")
+    try:
+        keys = await load_keys(database, await open_vault(database, data_dir / "keys" / "key-file"))
+    finally:
+        await database.close()
+    assert keys is not None
+    return keys
 
 
 def _slices(count: int, steps: int) -> list[int]:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import signal
+import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -60,13 +61,13 @@ async def run_agent(settings: AgentSettings, identity: Identity) -> None:
     lock = lock_exclusively(settings.state_dir / "agent.lock", owner="An agent")
     worker = Worker()
     try:
-        parts = assemble(settings, identity, worker)
+        parts = _assembled(settings, identity, worker)
         await parts.driver.boot()
         async with parts.link:
             got = await run_until_signal(lambda: _serve(parts, settings))
             if got is signal.SIGINT:
                 await _stop_in_order(parts)
-            await parts.worker.run(_remember_time, parts)
+        await parts.worker.run(_last_words, parts)
         _log.info("agent stopped", xray_goes_on=got is not signal.SIGINT)
     finally:
         worker.close()
@@ -156,7 +157,7 @@ async def _serve(parts: Parts, settings: AgentSettings) -> None:
         answer = await parts.desk.handle(message)
         if answer is not None:
             with suppress(BrokerOutage):
-                await parts.link.publish(message.reply, answer)
+                await parts.link.respond(message, answer, within="_INBOX.c")
 
     await parts.link.subscribe(subjects.commands(parts.sid), on_command, workers=COMMAND_WORKERS)
     loops = Loops(parts, settings)
@@ -182,8 +183,21 @@ async def _serve(parts: Parts, settings: AgentSettings) -> None:
 async def _stop_in_order(parts: Parts) -> None:
     """Stops Xray after its last byte, and gives the last batches a little time to be receipted."""
     await parts.driver.stop(by_order=False)
+    parts.driver.processes.leave()
     await parts.courier.drain(timeout_s=LAST_DELIVERY_S)
 
 
-def _remember_time(parts: Parts) -> None:
-    parts.store.save_facts(clock_offset_ms=str(parts.clock.offset_ms), last_seen_ms=str(parts.clock.now_ms()))
+def _last_words(parts: Parts) -> None:
+    with suppress(sqlite3.Error):
+        parts.store.save_facts(clock_offset_ms=str(parts.clock.offset_ms), last_seen_ms=str(parts.clock.now_ms()))
+    parts.store.close()
+    parts.spool.close()
+
+
+def _assembled(settings: AgentSettings, identity: Identity, worker: Worker) -> Parts:
+    try:
+        return assemble(settings, identity, worker)
+    except sqlite3.Error as error:
+        raise Unusable(
+            f"The agent cannot use its databases in {settings.state_dir}: {error}. Is the disk full or read-only?"
+        ) from error

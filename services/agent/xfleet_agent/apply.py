@@ -71,9 +71,9 @@ class Applier:
     # What to start with
 
     async def boot_state(self) -> State:
-        """The last good configuration with today's clients."""
+        """The last good configuration with today's clients; before any was proven, what ran last."""
         good = await self._worker.run(self._store.load_good)
-        return self._startable(good)
+        return self._startable(good or self._store.applied)
 
     async def restart_state(self) -> State:
         """What ran when Xray died; after a revert that is the last good configuration."""

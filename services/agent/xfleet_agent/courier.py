@@ -29,6 +29,8 @@ RECEIPT_DUE_S = 15.0
 LONGEST_WAIT_S = 1800.0
 PENDING_RETRY_S = 1.0
 IDLE_S = 1.0
+STARTS_AT_ONCE = 50
+"""Xray starts asked about in one question; rows of others wait for the next."""
 _log = get_logger(__name__)
 
 
@@ -67,6 +69,7 @@ class Courier:
         self._ask_again_s = 0.0
         self._doubts_count = 0
         self._disputed_since_s: dict[str, float] = {}
+        self._unasked: frozenset[str] = frozenset()
         self._weigh_again_s = 0.0
 
     @property
@@ -141,7 +144,7 @@ class Courier:
     async def seal(self) -> None:
         """Seals what is open, as far as there is room."""
         await self._worker.run(outbox.promote_resends, self._spool)
-        held = frozenset(self._disputed_since_s)
+        held = self._unasked.union(self._disputed_since_s)
         await self._worker.run(self._spool.seal, now_ms=self._clock.now_ms(), instance=self._instance, held=held)
 
     async def _publish_all(self) -> None:
@@ -178,7 +181,8 @@ class Courier:
     async def _in_doubt(self) -> bool:
         """Whether a receipt is overdue; asks less and less often while the controller is silent."""
         loop = asyncio.get_running_loop()
-        if self._disputed_since_s and loop.time() >= self._weigh_again_s:
+        if (self._disputed_since_s or self._unasked) and loop.time() >= self._weigh_again_s:
+            self._weigh_again_s = loop.time() + PENDING_RETRY_S
             return True
         oldest = await self._worker.run(outbox.oldest_unreceipted, self._spool)
         if oldest is None or loop.time() < self._ask_again_s:
@@ -194,7 +198,9 @@ class Courier:
     async def _settle(self) -> bool:
         """Asks until the answer is final, then acts on it; True when sealing may go on."""
         await self._read_meter()
-        query = await self._worker.run(reconcile.question, self._spool, instance=self._instance)
+        starts = await self._worker.run(self._spool.open_starts)
+        asked, self._unasked = starts[:STARTS_AT_ONCE], frozenset(starts[STARTS_AT_ONCE:])
+        query = await self._worker.run(reconcile.question, self._spool, instance=self._instance, starts=asked)
         answer = await self._calls.ledger(query)
         if answer.pending_count:
             self._wake_later()

@@ -5,6 +5,7 @@ The signature is checked before anything is parsed. Every refusal has a word, is
 
 import asyncio
 import hashlib
+import sqlite3
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -95,6 +96,14 @@ class TooMany(Refusal):
     message = "Too many commands of this kind within a minute."
 
 
+class StorageFailed(Refusal):
+    """The agent's disk does not take what must be remembered."""
+
+    code = "storage"
+    status = 507
+    message = "The agent cannot write to its disk; nothing was changed."
+
+
 class Failed(Refusal):
     """A bug: logged with the id that the answer carries."""
 
@@ -157,6 +166,10 @@ class Desk:
         try:
             reply = await self._judge(message)
         except Refusal as refusal:
+            self._count(refusal, message.subject)
+            reply = _refused(refusal)
+        except sqlite3.Error as error:
+            refusal = StorageFailed(reason=str(error))
             self._count(refusal, message.subject)
             reply = _refused(refusal)
         if unreplied or not message.reply:
@@ -234,6 +247,8 @@ class Desk:
                 return Reply(ok=True, data=msgspec.Raw(codec.canonical(await verb.handler(command.body))))
             except Refusal as refusal:
                 return _refused(refusal)
+            except sqlite3.Error as error:
+                return _refused(StorageFailed(reason=str(error)))
             except Exception:  # noqa: BLE001  the edge between bus and verbs
                 _log.exception("command failed", verb=command.verb, error_id=command.id)
                 return _refused(Failed(error_id=command.id))

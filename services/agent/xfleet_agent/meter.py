@@ -1,7 +1,9 @@
 """Meter: reads Xray's counters, never resets them, and hands what they moved to the spool."""
 
 import asyncio
+import os
 import sqlite3
+import time
 from collections.abc import Iterable
 
 from xfleet_agent.database import Worker
@@ -13,6 +15,7 @@ from xfleet_contracts.traffic import Gap
 from xfleet_runtime.log import get_logger
 from xfleet_xraykit.counters import Counter, parse_email, parse_inbound_tag
 from xfleet_xraykit.errors import XrayDown, XrayHung
+from xfleet_xraykit.process import StartedXray
 
 QUIET_POLL_S = 0.1
 QUIET_TIMEOUT_S = 3.0
@@ -41,6 +44,12 @@ def _name(counter: Counter) -> str | None:
         ref = parse_inbound_tag(counter.name)
         return f"i:{ref}" if ref else None
     return f"o:{counter.name}"
+
+
+def age_s(record: StartedXray) -> float:
+    """How long the process runs already."""
+    ticks_s = record.start_time_ticks / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks_s)
 
 
 class Meter:
@@ -98,11 +107,22 @@ class Meter:
             await asyncio.sleep(QUIET_POLL_S)
 
     async def begin(self, running: RunningXray) -> None:
-        """A new or adopted Xray counts from now on."""
-        await self._worker.run(self._spool.begin_start, running.start_id, self._clock.now_ms())
+        """A new or adopted Xray counts; what was never read of it goes back to its start."""
+        began_ms = self._clock.now_ms() - int(age_s(running.record) * 1000)
+        try:
+            await self._worker.run(self._spool.begin_start, running.start_id, began_ms)
+        except sqlite3.Error as error:
+            self.last_error = f"The spool cannot be written: {error}."
 
     async def finish(self, start_id: str, *, lost: str = "") -> None:
         """An Xray is gone; `lost` says why what it moved since the last reading can never be known."""
+        try:
+            await self._finish(start_id, lost)
+        except sqlite3.Error as error:
+            self.last_error = f"The spool cannot be written: {error}."
+            self._events.tell("spool_unwritable", error=str(error))
+
+    async def _finish(self, start_id: str, lost: str) -> None:
         now_ms = self._clock.now_ms()
         last_ms = await self._worker.run(self._spool.last_read_ms, start_id)
         if lost and last_ms is not None:

@@ -36,10 +36,10 @@ class Findings(msgspec.Struct, kw_only=True):
     lost_count: int = 0
 
 
-def question(spool: Spool, *, instance: str, starts: tuple[str, ...] | None = None) -> LedgerQuery:
-    """What to ask the ledger now."""
-    asked = spool.open_starts() if starts is None else starts
-    return LedgerQuery(instance=instance, epoch=spool.epoch, starts=asked, known=outbox.list_known(spool, asked))
+def question(spool: Spool, *, instance: str, starts: tuple[str, ...]) -> LedgerQuery:
+    """What to ask the ledger about these Xray starts."""
+    known = outbox.list_known(spool, starts)
+    return LedgerQuery(instance=instance, epoch=spool.epoch, starts=starts, known=known)
 
 
 def digest_answer(spool: Spool, answer: LedgerAnswer, *, now_ms: int) -> Findings:

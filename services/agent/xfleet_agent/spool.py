@@ -79,7 +79,7 @@ class Spool:
         self._debts: dict[str, dict[str, tuple[int, int]]] = {}
         self._aliases: dict[str, str] = dict(self.db.execute("SELECT process_id, start_id FROM aliases"))
         self.epoch = ""
-        self._ordinal = 0
+        """Under which this process seals; known to the file from its first batch on."""
         self.begin_epoch()
         if self.damaged is not None:
             modified_ms = int(self.damaged.stat().st_mtime * 1000)
@@ -95,11 +95,8 @@ class Spool:
 
     def begin_epoch(self) -> str:
         """A new epoch; nothing is sealed under the old one any more."""
-        epoch = new_epoch()
-        with transaction(self.db) as db:
-            self._ordinal = int(db.execute("INSERT INTO epochs (epoch) VALUES (?)", (epoch,)).lastrowid or 0)
-        self.epoch = epoch
-        return epoch
+        self.epoch = new_epoch()
+        return self.epoch
 
     def start_of(self, process_id: str) -> str:
         """The start id under which the ledger knows this Xray process."""
@@ -262,7 +259,8 @@ class Spool:
         if start_id is None:
             return False
         with transaction(self.db) as db:
-            through, rows_limit = self._sealed_through(db), MAX_BATCH_ROWS
+            ordinal, through = self._epoch_row(db)
+            rows_limit = MAX_BATCH_ROWS
             while True:
                 batch, keys, gap_ids = self._draft(
                     db, start_id, (self.epoch, through + 1, instance), now_ms, rows_limit
@@ -275,7 +273,7 @@ class Spool:
             db.execute(
                 "INSERT INTO batches (ordinal, epoch, seq, digest, start_id, payload, state, sealed_at_ms)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (self._ordinal, self.epoch, through + 1, digest, start_id, payload, WAITING, now_ms),
+                (ordinal, self.epoch, through + 1, digest, start_id, payload, WAITING, now_ms),
             )
             db.execute(
                 "UPDATE epochs SET sealed_through = ?, sealed_digest = ? WHERE epoch = ?",
@@ -291,8 +289,11 @@ class Spool:
         rows = self.db.execute("SELECT DISTINCT start_id FROM open_rows UNION SELECT start_id FROM open_gaps")
         return next((start_id for (start_id,) in sorted(rows) if start_id not in held), None)
 
-    def _sealed_through(self, db: sqlite3.Connection) -> int:
-        return int(db.execute("SELECT sealed_through FROM epochs WHERE epoch = ?", (self.epoch,)).fetchone()[0])
+    def _epoch_row(self, db: sqlite3.Connection) -> tuple[int, int]:
+        """(ordinal, sealed through) of this process's epoch."""
+        db.execute("INSERT OR IGNORE INTO epochs (epoch) VALUES (?)", (self.epoch,))
+        row = db.execute("SELECT ordinal, sealed_through FROM epochs WHERE epoch = ?", (self.epoch,)).fetchone()
+        return int(row[0]), int(row[1])
 
     @staticmethod
     def _draft(
@@ -341,9 +342,10 @@ class Spool:
         return SpoolState(open_rows_count=open_count, sealed_batches_count=waiting, oldest_at_ms=oldest or 0)
 
     def open_starts(self) -> tuple[str, ...]:
-        """Starts of which open rows are held or whose Xray is driven now."""
-        rows = self.db.execute("SELECT start_id FROM starts WHERE alive = 1 UNION SELECT start_id FROM open_rows")
-        return tuple(sorted(row[0] for row in rows))
+        """Starts of which open rows are held or whose Xray is driven now; the latter first."""
+        alive = {row[0] for row in self.db.execute("SELECT start_id FROM starts WHERE alive = 1")}
+        others = {row[0] for row in self.db.execute("SELECT DISTINCT start_id FROM open_rows")} - alive
+        return (*sorted(alive), *sorted(others))
 
 
 def add_open_rows(db: sqlite3.Connection, rows: list[tuple[str, str, int, int, int]]) -> None:

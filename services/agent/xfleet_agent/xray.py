@@ -5,16 +5,17 @@ delays when it dies, and stopped only by an order.
 """
 
 import asyncio
-import os
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
 
 from xfleet_agent.database import Worker
 from xfleet_agent.events import Events
-from xfleet_agent.meter import Meter
+from xfleet_agent.meter import Meter, age_s
 from xfleet_agent.plan import Shape, shape_of
 from xfleet_agent.processes import Processes, RunningXray, describe_exit
 from xfleet_agent.state import StateStore
@@ -192,10 +193,12 @@ class XrayDriver:
                 await self._meter.finish(survivor.start_id, lost="xray_died")
                 self._events.tell("xray_unreachable", start=survivor.start_id)
             elif self.current is None:
-                await self._serve(running, version=record.version if record else "", since_s=_age_s(survivor))
+                await self._serve(running, version=record.version if record else "", since_s=age_s(survivor))
                 self._events.tell("xray_adopted", start=running.start_id, pid=survivor.pid)
             else:
                 await self._meter.begin(running)
+                with suppress(XrayDown, XrayHung, XrayRefused):
+                    await self._close_inbounds(running)
                 self.draining.append(running)
         await self._meter.keep_only(self.xrays())
 
@@ -239,15 +242,21 @@ class XrayDriver:
 
     async def _start(self, state: State) -> None:
         self.status = "starting"
-        try:
-            running = await self.processes.start(state, shape_of(state))
-        except (XrayDown, XrayHung) as error:
-            _log.error("xray did not start with its state; starting it empty", error=str(error))
-            self.last_error = f"{error} {self.processes.tail()}".strip()
+        running = await self._started_with(state) or await self._started_with(state)
+        if running is None:
+            _log.error("xray does not start with its state; it starts empty and is filled piece by piece")
             empty = State()
             running = await self.processes.start(empty, shape_of(empty))
         await self._serve(running, version="")
         self._events.tell("xray_started", start=running.start_id, pid=running.record.pid)
+
+    async def _started_with(self, state: State) -> RunningXray | None:
+        try:
+            return await self.processes.start(state, shape_of(state))
+        except (XrayDown, XrayHung) as error:
+            self.last_error = f"{error} {self.processes.tail()}".strip()
+            _log.warning("xray did not start with its state", error=self.last_error)
+            return None
 
     async def _serve(self, running: RunningXray, *, version: str, since_s: float = 0.0) -> None:
         await self._meter.begin(running)
@@ -311,10 +320,7 @@ class XrayDriver:
 
     async def _write_record(self, record: _Record | None) -> None:
         text = msgspec.json.encode(record).decode() if record else ""
-        await self._worker.run(self._store.save_facts, xray=text)
-
-
-def _age_s(record: StartedXray) -> float:
-    """How long the process runs already."""
-    ticks_s = record.start_time_ticks / os.sysconf("SC_CLK_TCK")
-    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks_s)
+        try:
+            await self._worker.run(self._store.save_facts, xray=text)
+        except sqlite3.Error as error:
+            _log.error("what runs could not be noted; it is found again by its lock", error=str(error))

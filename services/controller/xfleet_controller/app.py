@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 from xfleet_contracts import subjects
 from xfleet_controller.auth import service as auth
@@ -23,6 +24,7 @@ from xfleet_controller.ledger_wiring import Ledger, open_ledger
 from xfleet_controller.outbox import Outbox
 from xfleet_controller.servers import jobs as server_jobs
 from xfleet_controller.servers import service as servers
+from xfleet_controller.servers.agent_events import AgentEvents
 from xfleet_controller.servers.dispatcher import Dispatcher
 from xfleet_controller.servers.presence import Presence
 from xfleet_controller.tasks import store as tasks
@@ -30,7 +32,7 @@ from xfleet_controller.vault import Vault
 from xfleet_nats.fleet import FleetIssuer, FleetKeys
 from xfleet_nats.jetstream import ensure_streams
 from xfleet_nats.system import NodeWatch
-from xfleet_runtime.broker import BrokerLink, Credentials
+from xfleet_runtime.broker import BrokerLink, Credentials, Disconnected
 from xfleet_runtime.clock import Clock, SystemClock
 from xfleet_runtime.errors import Unusable
 from xfleet_runtime.ids import new_id
@@ -42,6 +44,9 @@ BROKER_URLS = "broker_urls"
 RENEW_EVERY_S = 30 * 86400.0
 EXPIRY_EVERY_S = 2.0
 HOUSEKEEPING_EVERY_S = 600.0
+FIRST_CONNECTION_S = 10.0
+TASKS_KEPT = timedelta(days=90)
+TOKENS_KEPT = timedelta(days=30)
 
 
 @dataclass(kw_only=True)
@@ -86,6 +91,7 @@ async def open_controller(settings: ControllerSettings, *, clock: Clock | None =
         issuer = FleetIssuer(keys, clock)
         context.fleet = Fleet(issuer, manifest, agents_urls, vault, clock)
         async with open_bus(_credentials(issuer, broker_urls)) as bus:
+            await _first_connection(bus, broker_urls)
             context.bus = bus
             async with _running(context, bus, keys, broker_urls) as controller:
                 yield controller
@@ -121,10 +127,11 @@ async def _running(
         "dispatcher": dispatcher.run,
         "presence": lambda: every(server_jobs.FLUSH_S, lambda: _look_around(context, bus)),
         "expiry": lambda: every(EXPIRY_EVERY_S, lambda: clients.cut_overdue(context)),
-        "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: _keep_house(context), first_s=60),
+        "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: keep_house(context), first_s=60),
         "revocations": lambda: _push_when(context, revoked),
         "credentials": lambda: every(RENEW_EVERY_S, lambda: _renew(bus, fleet.issuer, broker_urls)),
         "manifest": teller.run,
+        "agent events": AgentEvents(context, bus.commands).run,
         **ledger.loops,
     }
     running = [asyncio.ensure_future(supervise(name, loop)) for name, loop in loops.items()]
@@ -159,6 +166,16 @@ async def _agents_urls(database: Database, own: tuple[str, ...]) -> tuple[str, .
         return tuple(await fleet_store.find_setting(session, BROKER_URLS) or own)
 
 
+async def _first_connection(bus: Bus, urls: tuple[str, ...]) -> None:
+    """Waits for the broker once; later outages are lived through. Raises `Unusable`."""
+    try:
+        await bus.commands.wait_connected(FIRST_CONNECTION_S)
+    except Disconnected as outage:
+        raise Unusable(
+            f"The broker at {', '.join(urls)} cannot be reached: {outage}. Start it, or give --broker-url."
+        ) from outage
+
+
 async def _at_connections(link: BrokerLink, callback: Callable[[], Awaitable[None]]) -> None:
     """Calls back for the present connection, if there is one, and for all later ones."""
     link.on_connected(callback)
@@ -181,13 +198,15 @@ async def _look_around(context: Context, bus: Bus) -> None:
     await server_jobs.flush_presence(context)
 
 
-async def _keep_house(context: Context) -> None:
+async def keep_house(context: Context) -> None:
+    """Drops what is old: sessions, throttles, chunks, points, tasks, tokens, revocations that expired by themselves."""
     now = context.clock.now()
     await auth.forget_the_old(context)
     await server_jobs.forget_the_old(context)
     async with context.database.write() as session:
         await tasks.expire_overdue(session, now)
-        await fleet_store.forget_the_old(session, now)
+        await tasks.forget_the_old(session, now - TASKS_KEPT)
+        await fleet_store.forget_the_old(session, now, now - TOKENS_KEPT)
 
 
 async def _push_when(context: Context, revoked: asyncio.Event) -> None:

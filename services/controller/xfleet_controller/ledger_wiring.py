@@ -45,15 +45,16 @@ def open_ledger(context: Context, bus: Bus, commander: Commander, desks: Desks) 
     database, clock, metrics = context.database, context.clock, LedgerMetrics(context.registry)
     receipts = Receipts(commander)
     ingest = Ingest(database, clock, receipts, metrics, note_event)
-    consumer = LedgerConsumer(bus.traffic, ingest)
+    consumer = LedgerConsumer(bus.traffic, ingest, clock)
     limits = _limits(context)
     allowances = AllowanceDesk(database, clock, commander)
     rollup, live = RollUp(database, clock, metrics), LiveRates(clock)
     inbox = LedgerInbox(database, clock, receipts, context.presence, consumer.count_pending, note_event)
     desks.add(LEDGER, inbox.on_ledger)
     desks.add(LEDGER_BATCH, inbox.on_ledger_batch)
-    ingest.on_commit += [limits.note, allowances.note, live.note]
+    ingest.on_commit += [limits.note, allowances.note, live.note, context.pulse.ring]
     database.after_commit.append(allowances.note_change)
+    context.presence.on_double.append(inbox.note_double)
     context.presence.on_instance.append(lambda sid, beat: _on_instance(allowances, sid, beat))
     return Ledger(
         ingest=ingest,
@@ -69,6 +70,7 @@ def open_ledger(context: Context, bus: Bus, commander: Commander, desks: Desks) 
             "limits": limits.run,
             "allowances": allowances.run,
             "roll-up": rollup.run,
+            "doubles": inbox.run,
         },
     )
 

@@ -8,7 +8,6 @@ import msgspec
 
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.init import InitOrder, initialize
-from xfleet_controller.serve import serve
 from xfleet_runtime.known_settings import all_settings
 from xfleet_runtime.log import configure_logging
 from xfleet_runtime.main import run_async, run_main, run_until_signal
@@ -74,6 +73,7 @@ def init(
 def run(config: Path | None, **given: Any) -> None:
     """Run the controller until it is told to stop."""
     settings = _settings(given, config)
+    from xfleet_controller.serve import serve  # noqa: PLC0415  `init` starts a second sooner without the web's parts
 
     async def until_signal() -> None:
         await run_until_signal(lambda: serve(settings))

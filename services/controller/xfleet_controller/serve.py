@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
@@ -42,9 +42,10 @@ class WebServer(uvicorn.Server):
 class Serving:
     """A web server that answers."""
 
-    def __init__(self, server: WebServer, listener: socket.socket) -> None:
+    def __init__(self, server: WebServer, listener: socket.socket, end_streams: Callable[[], None]) -> None:
         self._server = server
         self._listener = listener
+        self._end_streams = end_streams
 
     async def finished(self) -> None:
         """Serves until cancelled, then lets requests finish for a moment."""
@@ -52,6 +53,7 @@ class Serving:
         try:
             await asyncio.shield(serving)
         finally:
+            self._end_streams()
             self._server.should_exit = True
             await serving
 
@@ -89,7 +91,7 @@ async def web_server(controller: Controller, listener: socket.socket) -> AsyncIt
         ) from error
     host, port = listener.getsockname()[:2]
     _log.info("panel listens", address=host, port=port, base_path=settings.prefix or "/")
-    yield Serving(WebServer(config), listener)
+    yield Serving(WebServer(config), listener, controller.context.pulse.close)
 
 
 def check_listen(settings: ControllerSettings) -> None:

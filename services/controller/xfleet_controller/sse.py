@@ -34,11 +34,11 @@ HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 @get("/live", include_in_schema=False)
 async def live(
     visit: NamedDependency[Visit], page: FromQuery[str] = "", ids: FromQuery[str] = ""
-) -> Stream | Response[str]:
+) -> Stream | Response[bytes]:
     """The stream of one page; an unknown page has nothing to say and gets no stream."""
     fragments = PAGES.get(page)
     if fragments is None:
-        return Response("", status_code=204)
+        return Response(b"", status_code=204)
     wanted = tuple(number for each in ids.split(",")[:MAX_IDS] if (number := whole_number(each)) is not None)
     return Stream(stream_of(visit, fragments, wanted), media_type="text/event-stream", headers=HEADERS)
 

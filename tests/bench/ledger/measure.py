@@ -2,13 +2,14 @@
 
     .venv/bin/python tests/bench/ledger/measure.py [--database sqlite|postgresql] [--servers N] [--clients N]
 
-A round is what a fleet sends within `--readings` intervals: one batch per server and interval, one row per client. While
-it is taken in, the round before it is rolled up, as in steady operation; the round ends when both are done. The bare
-figure adds the same number of rows, in transactions of the same size, to the same table, and does nothing else.
+A round is what a fleet sends within `--readings` intervals: one batch per server and interval, one row per client.
+While it is taken in, the round before it is rolled up, as in steady operation; the round ends when both are done. The
+bare figure adds the same number of rows, in transactions of the same size, to the same table, and does nothing else.
 """
 
 import argparse
 import asyncio
+import os
 import statistics
 import sys
 import tempfile
@@ -39,10 +40,10 @@ INBOUND_REFS = 1 << 30
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
-    parser.add_argument("--servers", type=int, default=50)
+    parser.add_argument("--servers", type=int, default=64)
     parser.add_argument("--clients", type=int, default=1000, help="on each server")
     parser.add_argument("--readings", type=int, default=30, help="intervals between two roll-ups")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=4)
     return parser.parse_args()
 
 
@@ -110,25 +111,21 @@ async def bare_round(database: Database, fleet: Fleet, readings: int) -> float:
     return len(every) / (time.perf_counter() - started)
 
 
-async def ledger_round(fleet: Fleet, fetches: list[list[HandDelivery]], rollup: RollUp) -> tuple[float, float]:
-    """Rows per second of the whole, and of the ingest alone, while the round before is rolled up."""
+async def ledger_round(fleet: Fleet, fetches: list[list[HandDelivery]], rollup: RollUp) -> float:
+    """Rows per second until all is ingested and the round before is rolled up."""
     rows_count = sum(len(fetch) for fetch in fetches) * fleet.clients
     before = fleet.bench.clock.now()
     fleet.bench.clock.advance(3600)
-    started = time.perf_counter()
-    ingested_s = 0.0
-
     waiting = iter(fetches)
 
     async def ingest() -> None:
-        nonlocal ingested_s
         for fetch in waiting:
             await fleet.bench.ingest.take(fetch)
-        ingested_s = time.perf_counter() - started
 
     workers_count = 1 if fleet.bench.database.is_sqlite else 2
+    started = time.perf_counter()
     await asyncio.gather(*(ingest() for _ in range(workers_count)), rollup.step(before))
-    return rows_count / (time.perf_counter() - started), rows_count / ingested_s
+    return rows_count / (time.perf_counter() - started)
 
 
 async def measure(database: Database, arguments: argparse.Namespace) -> None:
@@ -140,23 +137,24 @@ async def measure(database: Database, arguments: argparse.Namespace) -> None:
     await bare_round(database, fleet, 1)
     await ledger_round(fleet, fleet.round(arguments.readings), rollup)
     bare: list[float] = []
-    whole: list[float] = []
-    alone: list[float] = []
+    ledger: list[float] = []
     for _ in range(arguments.rounds):
         fetches = fleet.round(arguments.readings)
         bare.append(await bare_round(database, fleet, arguments.readings))
-        both, ingest = await ledger_round(fleet, fetches, rollup)
-        whole.append(both)
-        alone.append(ingest)
-        print(
-            f"  bare {bare[-1]:9,.0f}  ledger with roll-up {both:9,.0f}  until ingested {ingest:9,.0f} rows/s",
-            flush=True,
-        )
-    ratio = statistics.median(each / base for each, base in zip(whole, bare, strict=True))
-    print(
-        f"{database.engine.dialect.name}: median of {arguments.rounds}: bare {statistics.median(bare):,.0f} rows/s, "
-        f"ledger with roll-up {statistics.median(whole):,.0f} rows/s, ratio {ratio:.2f}"
+        ledger.append(await ledger_round(fleet, fetches, rollup))
+        ratio, load = ledger[-1] / bare[-1], os.getloadavg()[0]
+        say(f"  bare {bare[-1]:9,.0f}  ledger {ledger[-1]:9,.0f} rows/s  ratio {ratio:.2f}  (load {load:.1f})")
+    ratio = statistics.median(each / base for each, base in zip(ledger, bare, strict=True))
+    say(
+        f"{database.engine.dialect.name}: medians of {arguments.rounds}: bare {statistics.median(bare):,.0f} rows/s, "
+        f"ledger with roll-up {statistics.median(ledger):,.0f} rows/s, ratio {ratio:.2f}"
     )
+
+
+def say(line: str) -> None:
+    """Prints a line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 @contextmanager

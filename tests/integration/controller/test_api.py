@@ -164,9 +164,9 @@ async def test_deleting_is_retiring_until_the_server_has_acknowledged(
     from xfleet_controller.servers import outcome
 
     point = StatePoint(revision=row.desired_revision, digest=row.desired_digest)
-    await outcome.note_report(
-        context, server.id, "local", ApplyReport(point=point, applied_revision=point.revision), "x"
-    )
+    report = ApplyReport(point=point, applied_revision=point.revision)
+    async with context.database.write() as session:
+        await outcome.note_report(session, server.id, "local", report, "x", context.clock.now())
     async with context.database.read() as session:
         settled = await session.get_one(Tombstone, ("client", tombstone.key))
         assert not settled.retiring
@@ -333,3 +333,13 @@ async def test_secrets_never_reach_the_audit_log(api: httpx.AsyncClient, server:
         rows = (await session.scalars(select(AuditRow))).all()
     assert {"sign_in", "add_server", "add_inbound"} <= {row.action for row in rows}
     assert not any(secret in str((row.before, row.after)) for row in rows)
+
+
+async def test_a_browser_sees_readable_links_and_an_app_base64(api: httpx.AsyncClient, server: Server) -> None:
+    inbound = await new_inbound(api, server.id)
+    made = await new_client(api, inbound_ids=[inbound["id"]])
+    page = await api.get(made["subscription_url"], headers={"accept": "text/html,*/*"})
+    assert page.text.split() == made["links"]
+    assert page.headers["content-disposition"] == "inline"
+    app = await api.get(made["subscription_url"], headers={"user-agent": "v2rayNG/1.9", "accept": "*/*"})
+    assert base64.b64decode(app.text).decode().split() == made["links"]

@@ -132,9 +132,7 @@ async def test_time_that_is_over_cuts_and_moved_time_brings_back(
     assert len(clients_in(await wanted(context, server.id))) == 1
 
 
-async def test_a_disabled_inbound_takes_its_clients_along(
-    context: Context, server: Server
-) -> None:
+async def test_a_disabled_inbound_takes_its_clients_along(context: Context, server: Server) -> None:
     from xfleet_controller.inbounds.service import InboundEdit
 
     inbound_id = await new_inbound(context, server)

@@ -29,7 +29,7 @@ from xfleet_contracts.apply import ChunkRequest
 from xfleet_contracts.commands import AgentInfo, Nothing, Reply
 from xfleet_contracts.control import Actor, ActorRequest, BindRequest, FleetStatus
 from xfleet_contracts.enrollment import EnrollAnswer, EnrollRequest
-from xfleet_contracts.events import FleetEvent
+from xfleet_contracts.events import AgentEvent, FleetEvent
 from xfleet_controller.audit.models import AuditRow
 from xfleet_controller.bus import AgentOffline, AgentTimeout
 from xfleet_controller.fleet.models import EnrollmentToken, Revocation
@@ -281,3 +281,18 @@ async def test_a_changed_address_makes_a_higher_manifest_and_an_offline_root_kee
     settings.key_file.unlink()
     with pytest.raises(Unusable, match="is missing"):
         await initialize(settings, InitOrder())
+
+
+async def test_what_agents_tell_becomes_an_event_and_the_servers_last_error(world: World, api: Any) -> None:
+    async with small_agent(world) as agent:
+        subject = subjects.agent_event("local")
+        await agent.link.publish(subject, b"not json")
+        event = AgentEvent(type="state_rolled_back", id="e1", at_ms=1, details={"epoch": "x"})
+        await agent.link.publish(subject, codec.encode(event))
+
+        async def told() -> bool:
+            return any(each.type == "state_rolled_back" and each.server == "local" for each in await events_of(world))
+
+        await eventually(told, within_s=15)
+        assert "restored from a copy" in (await api.get("/api/v1/servers/1")).json()["last_error"]
+        await agent.beat()

@@ -10,7 +10,7 @@ import pytest
 from nats.js.api import ConsumerConfig
 
 from harness.broker import FleetBroker, eventually, running_broker
-from harness.ledger import INBOUND, ONE, TWO, LedgerBench, batch, epoch_of
+from harness.ledger import INBOUND, ONE, TWO, LedgerBench, batch, delivery, epoch_of
 from xfleet_contracts import codec, subjects
 from xfleet_contracts.streams import TRAFFIC
 from xfleet_contracts.traffic import Batch
@@ -40,7 +40,7 @@ async def agent(broker: FleetBroker, sid: str = "srv1") -> AsyncIterator[BrokerL
 async def consuming(broker: FleetBroker, bench: LedgerBench) -> AsyncIterator[LedgerConsumer]:
     async with broker.link("ctl", "controller-1") as link:
         await link.wait_connected(10)
-        consumer = LedgerConsumer(link, bench.ingest)
+        consumer = LedgerConsumer(link, bench.ingest, bench.clock)
         task = asyncio.create_task(consumer.run())
         try:
             yield consumer
@@ -165,3 +165,15 @@ async def test_a_database_that_is_away_holds_the_stream_and_nothing_is_lost(
             server.start()
         await eventually(reaches(bench, ONE, 2))
     assert await bench.totals() == {ONE: (2, 0)}
+
+
+async def test_a_server_that_floods_is_slowed_down_and_others_are_not(broker: FleetBroker, bench: LedgerBench) -> None:
+    async with broker.link("ctl", "controller-1") as link:
+        consumer = LedgerConsumer(link, bench.ingest, bench.clock)
+        flood = [delivery("srv1", b"") for _ in range(700)]
+        calm = delivery("srv2", b"")
+        admitted = await consumer.admit([*flood, calm])
+        assert (len(admitted), admitted[-1]) == (601, calm)
+        assert [each.delays_s for each in flood[600:]] == [[5.0]] * 100
+        bench.clock.advance(10)
+        assert len(await consumer.admit(flood)) == 400

@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,7 +218,7 @@ def moved(world: RealWorld) -> dict[int, tuple[int, int]]:
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("lives") / "template.db"
 
     async def make() -> None:
@@ -230,7 +229,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         await bench.database.close()
 
     asyncio.run(make())
-    yield path
+    return path
 
 
 async def _live(template: Path, operations: list[tuple[Any, ...]]) -> None:
@@ -256,5 +255,3 @@ async def _live(template: Path, operations: list[tuple[Any, ...]]) -> None:
 @given(OPERATIONS)
 def test_every_byte_is_counted_once_whatever_happens(template: Path, operations: list[tuple[Any, ...]]) -> None:
     asyncio.run(_live(template, operations))
-
-

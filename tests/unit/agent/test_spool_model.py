@@ -178,7 +178,7 @@ async def test_a_machine_forked_with_its_memory_loses_and_doubles_nothing(tmp_pa
     a.copy_to(tmp_path / "b")
     second = copy.deepcopy(first)
     b = Agent(world, tmp_path / "b", second)
-    b.spool.epoch, b.spool._ordinal = a.spool.epoch, a.spool._ordinal
+    b.spool.epoch = a.spool.epoch
     world.move(first, "c:1.10", 10, 0)
     await heal_one(world, a)
     world.move(second, "c:1.10", 200, 0)
@@ -207,7 +207,7 @@ async def test_a_fork_found_by_the_ledger_is_sealed_again_under_a_new_epoch(tmp_
     a.copy_to(tmp_path / "b")
     second = copy.deepcopy(first)
     b = Agent(world, tmp_path / "b", second)
-    b.spool.epoch, b.spool._ordinal = a.spool.epoch, a.spool._ordinal
+    b.spool.epoch = a.spool.epoch
     b.courier._settled = True
     world.move(first, "c:1.10", 10, 0)
     world.move(second, "c:1.10", 200, 0)
@@ -218,3 +218,17 @@ async def test_a_fork_found_by_the_ledger_is_sealed_again_under_a_new_epoch(tmp_
     assert len(world.ledger.forks) == 1
     await heal(world)
     assert world.counted() == {"c:1.10": (210, 0)}
+
+
+async def test_an_xray_that_crashed_a_hundred_times_while_the_bus_was_gone_is_counted_once(tmp_path: Path) -> None:
+    world = World()
+    (tmp_path / "a").mkdir()
+    agent = Agent(world, tmp_path / "a", Xray("x000"))
+    for number in range(1, 130):
+        world.move(agent.xray, "c:1.10", 1, 1)
+        await agent.read()
+        agent.spool.end_start(agent.xray.start_id)
+        agent.xray = Xray(f"x{number:03}")
+        agent.spool.begin_start(agent.xray.start_id, agent.clock.now_ms())
+    await heal(world)
+    assert world.counted() == {"c:1.10": (129, 129)}

@@ -70,6 +70,6 @@ def safe_path(path: str) -> str:
     return path
 
 
-def _form(panel: Panel, form: FormView, next_path: str, *, status: int = 200) -> Response[str]:
+def _form(panel: Panel, form: FormView, next_path: str, *, status: int = 200) -> Response[bytes]:
     login = LoginView(form=form, next_path=next_path)
     return html(panel.templates.render("auth/login.html", login=login), status=status)

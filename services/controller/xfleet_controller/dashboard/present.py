@@ -30,10 +30,11 @@ async def totals_view(context: Context, actor: Actor, servers: Sequence[ServerVi
         rates = await query.find_rates(session, online, context.clock.now()) if online else {}
         fleet = await query.get_fleet(session)
         clients_total = await count_clients(session)
+        moving = await query.list_online(session, context.clock.now())
     return TotalsView(
         servers_online=len(online),
         servers_total=len(servers),
-        clients_online=len(context.presence.online_clients()),
+        clients_online=len(context.presence.online_clients() | moving),
         clients_total=clients_total,
         up_bytes_per_s=sum(rate.up_bytes for rate in rates.values()) if online else None,
         down_bytes_per_s=sum(rate.down_bytes for rate in rates.values()) if online else None,

@@ -305,6 +305,7 @@ def settings_page(now: datetime) -> SettingsView:
     """Settings with a fresh bot code and a wrong password."""
     return SettingsView(
         username="admin",
+        password_length=8,
         password_form=FormView(values={}, errors={"current_password": "That is not the current password."}),
         bot_code=BotCodeView(code="7F3K-92QX", expires_at=now + timedelta(minutes=15)),
         versions=(("xfleet", "0.1.0"), ("Xray", "26.2.6"), ("nats-server", "2.15.1")),

@@ -20,6 +20,7 @@ from xfleet_controller.bus import AgentOffline, AgentTimeout, Commander
 from xfleet_controller.context import Context
 from xfleet_controller.servers import outcome
 from xfleet_controller.servers.difference import make_order, target_of
+from xfleet_controller.servers.group import GroupWriter
 from xfleet_controller.servers.models import Server, ServerRevision, StatePointRow
 from xfleet_controller.tasks import store as tasks
 from xfleet_runtime.backoff import Backoff
@@ -66,6 +67,7 @@ class Dispatcher:
         self._backoffs: dict[int, Backoff] = {}
         self._wholes: set[int] = set()
         self._sent: dict[int, tuple[str, str]] = {}
+        self._writer = GroupWriter(context.database)
         context.presence.on_beat.append(self.on_beat)
 
     def wake(self, server_id: int) -> None:
@@ -160,8 +162,17 @@ class Dispatcher:
                 continue
             self._told_bases[server_id] = base = report.point
             self._sent.pop(server_id, None)
-            await outcome.note_report(self._context, plan.server_id, plan.sid, report, self._owner)
+            await self._note(plan, report)
         return self._later_s(server_id)
+
+    async def _note(self, plan: Plan, report: ApplyReport) -> None:
+        now = self._context.clock.now()
+        await self._writer.do(
+            plan.server_id,
+            lambda session: outcome.note_report(session, plan.server_id, plan.sid, report, self._owner, now),
+        )
+        self._context.bell.ring()
+        self._context.presence.touch(plan.sid)
 
     def _later_s(self, server_id: int) -> float:
         return self._backoffs.setdefault(server_id, Backoff(RETRY_FIRST_S, RETRY_MOST_S)).next_s()
@@ -169,40 +180,40 @@ class Dispatcher:
     async def _plan(self, server_id: int, told: StatePoint | None) -> Plan | float | None:
         """The next order, seconds to wait when another controller holds the lease, None when nothing is to be sent."""
         now = self._context.clock.now()
-        async with self._context.database.write() as session:
-            row = await session.get(ServerRevision, server_id, with_for_update=True)
-            server = await session.get(Server, server_id)
-            if row is None or server is None:
-                return None
-            self._ids[server.slug] = server_id
-            target = target_of(row)
-            if told == target:
-                self._targets[server_id] = target
-                if await tasks.list_open_until(session, server_id, target.revision):
-                    await outcome.note_arrived(session, row, now)
-                    self._context.bell.ring()
-                return None
-            base = told or StatePoint(revision=row.wanted_revision, digest=row.wanted_digest)
-            if row.refused_digest == target.digest:
-                self._targets[server_id] = base
-                return None
-            if told is None and not self._context.presence.is_online(server.slug):
-                self._targets[server_id] = target
-                return None
-            if row.lease_owner != self._owner and row.lease_until_at is not None and row.lease_until_at > now:
-                return LEASED_S
-            order = await self._order(session, row, base, now)
-            target = self._targets[server_id] = target_of(row)
-            row.lease_owner, row.lease_until_at, row.lease_fence = self._owner, now + LEASE, row.lease_fence + 1
-            command_id = self._command_id(server_id, order)
-            await tasks.mark_running(
-                session, server_id, target.revision, command_id=command_id, owner=self._owner, now=now
-            )
-            return Plan(server_id=server_id, sid=server.slug, target=target, order=order, command_id=command_id)
+        return await self._writer.do(server_id, lambda session: self._plan_in(session, server_id, told, now))
 
-    async def _order(
-        self, session: AsyncSession, row: ServerRevision, base: StatePoint, now: datetime
-    ) -> ApplyOrder:
+    async def _plan_in(
+        self, session: AsyncSession, server_id: int, told: StatePoint | None, now: datetime
+    ) -> Plan | float | None:
+        row = await session.get(ServerRevision, server_id, with_for_update=True)
+        server = await session.get(Server, server_id)
+        if row is None or server is None:
+            return None
+        self._ids[server.slug] = server_id
+        target = target_of(row)
+        if told == target:
+            self._targets[server_id] = target
+            if await tasks.list_open_until(session, server_id, target.revision):
+                await outcome.note_arrived(session, row, now)
+                self._context.bell.ring()
+            return None
+        base = told or StatePoint(revision=row.wanted_revision, digest=row.wanted_digest)
+        if row.refused_digest == target.digest:
+            self._targets[server_id] = base
+            return None
+        if told is None and not self._context.presence.is_online(server.slug):
+            self._targets[server_id] = target
+            return None
+        if row.lease_owner != self._owner and row.lease_until_at is not None and row.lease_until_at > now:
+            return LEASED_S
+        order = await self._order(session, row, base, now)
+        target = self._targets[server_id] = target_of(row)
+        row.lease_owner, row.lease_until_at, row.lease_fence = self._owner, now + LEASE, row.lease_fence + 1
+        command_id = self._command_id(server_id, order)
+        await tasks.mark_running(session, server_id, target.revision, command_id=command_id, owner=self._owner, now=now)
+        return Plan(server_id=server_id, sid=server.slug, target=target, order=order, command_id=command_id)
+
+    async def _order(self, session: AsyncSession, row: ServerRevision, base: StatePoint, now: datetime) -> ApplyOrder:
         """What brings the server from `base` to where it should be; after a restored database that is moved first."""
         vault, target = self._context.vault, target_of(row)
         if base.revision > target.revision or (base.revision == target.revision and base != target):

@@ -54,13 +54,16 @@ async def forget_the_old(context: Context) -> None:
 def _server_values(server_id: int, seen: Seen) -> dict[str, Any]:
     """Cleaned: one agent's nonsense must not keep the rows of all others from being written."""
     beat, host = seen.beat, seen.beat.host
-    return {
+    changed: dict[str, Any] = {}
+    if beat.xray.last_error != seen.told_error:
+        seen.told_error = beat.xray.last_error
+        changed["last_error"] = cleaned(beat.xray.last_error, 1000)
+    return changed | {
         "id": server_id,
         "last_seen_at": datetime.fromtimestamp(seen.received_at_ms / 1000, UTC),
         "instance": cleaned(beat.instance, 64),
         "agent_version": cleaned(beat.agent_version, 50),
         "xray_version": cleaned(beat.xray.version, 50),
-        "last_error": cleaned(beat.xray.last_error, 1000),
         "os_info": {name: cleaned(getattr(host, name), 200) for name in ("os", "kernel", "arch", "hostname")},
         "reported_address": host.default_address if _is_short_address(host.default_address) else "",
     }

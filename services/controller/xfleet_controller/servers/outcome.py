@@ -32,29 +32,26 @@ def point_in(refusal: RemoteRefusal) -> StatePoint | None:
         return None
 
 
-async def note_report(context: Context, server_id: int, sid: str, report: ApplyReport, owner: str) -> None:
+async def note_report(
+    session: AsyncSession, server_id: int, sid: str, report: ApplyReport, owner: str, now: datetime
+) -> None:
     """Where the server is now, and what it could not apply."""
-    now = context.clock.now()
-    async with context.database.write() as session:
-        row = await session.get(ServerRevision, server_id, with_for_update=True)
-        if row is None:
-            return
-        row.wanted_revision, row.wanted_digest = report.point.revision, report.point.digest
-        row.applied_revision = report.applied_revision
-        fresh = {_name(each) for each in report.degraded} - {
-            (each["key"]["kind"], each["key"]["id"]) for each in row.degraded
-        }
-        row.degraded = [msgspec.to_builtins(each) for each in report.degraded]
-        if row.lease_owner == owner:
-            row.lease_owner, row.lease_until_at = "", None
-        for task in await tasks.list_open_until(session, server_id, report.point.revision):
-            _finish(task, report.degraded, now, report)
-        if fresh:
-            first = next(each for each in report.degraded if _name(each) in fresh)
-            note_event(session, "apply_degraded", now, server=sid, subject=first.key.id, details=_error_of(first))
-        await settle_retired(session)
-    context.bell.ring()
-    context.presence.touch(sid)
+    row = await session.get(ServerRevision, server_id, with_for_update=True)
+    if row is None:
+        return
+    row.wanted_revision, row.wanted_digest = report.point.revision, report.point.digest
+    row.applied_revision = report.applied_revision
+    before = {(each["key"]["kind"], each["key"]["id"]) for each in row.degraded}
+    fresh = [each for each in report.degraded if _name(each) not in before]
+    row.degraded = [msgspec.to_builtins(each) for each in report.degraded]
+    if row.lease_owner == owner:
+        row.lease_owner, row.lease_until_at = "", None
+    for task in await tasks.list_open_until(session, server_id, report.point.revision):
+        _finish(task, report.degraded, now, report)
+    if fresh:
+        details = _error_of(fresh[0])
+        note_event(session, "apply_degraded", now, server=sid, subject=fresh[0].key.id, details=details)
+    await settle_retired(session)
 
 
 async def note_arrived(session: AsyncSession, row: ServerRevision, now: datetime) -> None:

@@ -4,7 +4,7 @@ Whoever writes anything that a server runs does it inside `changing`. The revisi
 so two writers never wait for each other in a circle, and what is read inside cannot move.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,9 +19,9 @@ from xfleet_controller.auth.rights import Actor
 from xfleet_controller.context import Context
 from xfleet_controller.outbox import note_dirty_server
 from xfleet_controller.servers.compile import Scope, compile_entities
-from xfleet_controller.servers.index import Name
+from xfleet_controller.servers.index import Name, StateIndex
 from xfleet_controller.servers.models import Server, ServerRevision, StateEntity, StatePointRow
-from xfleet_controller.sql import insert_into
+from xfleet_controller.sql import batches, insert_into
 from xfleet_controller.tasks.models import ServerTask
 
 MAX_NAMED_ENTITIES = 50
@@ -77,44 +77,62 @@ async def changing(
     change = Change(now=context.clock.now(), scope=scope or Scope())
     yield change
     await session.flush()
-    tasks = [
-        task
-        for server_id in wanted
-        if server_id in rows
-        and (task := await _move(session, context, rows[server_id], change, operation, actor)) is not None
-    ]
+    moves = await _plan_moves(session, context, rows, change.scope)
+    await _store(session, context, moves)
+    tasks = [_note_move(session, context, move, change.now, operation, actor) for move in moves]
     await session.flush()
     change.task_ids.extend(task.id for task in tasks)
 
 
-async def _move(
-    session: AsyncSession, context: Context, row: ServerRevision, change: Change, operation: str, actor: Actor
-) -> ServerTask | None:
-    server = await session.get_one(Server, row.server_id)
-    index = await context.indexes.load(session, row)
-    bodies = await compile_entities(session, context.vault, server, change.scope)
-    hashes = {name: sha256(body).hexdigest() for name, body in bodies.items()}
-    put = {name: digest for name, digest in hashes.items() if index.find(name) != digest}
-    gone = sorted(change.scope.names_in(index) - bodies.keys())
-    if not put and not gone:
-        return None
-    now = change.now
-    changed = index.after(put, gone)
+@dataclass(frozen=True, kw_only=True)
+class _Move:
+    """What comes out different on one server."""
+
+    row: ServerRevision
+    put: dict[Name, tuple[str, bytes]]
+    """Hash and body."""
+    gone: list[Name]
+    index: StateIndex
+
+
+async def _plan_moves(
+    session: AsyncSession, context: Context, rows: Mapping[int, ServerRevision], scope: Scope
+) -> list[_Move]:
+    servers = [
+        server
+        for ids in batches(sorted(rows))
+        for server in await session.scalars(select(Server).where(Server.id.in_(ids)).order_by(Server.id))
+    ]
+    moves: list[_Move] = []
+    for server_id, bodies in (await compile_entities(session, context.vault, servers, scope)).items():
+        index = await context.indexes.load(session, rows[server_id])
+        hashes = {name: sha256(body).hexdigest() for name, body in bodies.items()}
+        put = {name: (digest, bodies[name]) for name, digest in hashes.items() if index.find(name) != digest}
+        gone = sorted(scope.names_in(index) - bodies.keys())
+        if put or gone:
+            changed = index.after({name: digest for name, (digest, _) in put.items()}, gone)
+            moves.append(_Move(row=rows[server_id], put=put, gone=gone, index=changed))
+    return moves
+
+
+def _note_move(
+    session: AsyncSession, context: Context, move: _Move, now: datetime, operation: str, actor: Actor
+) -> ServerTask:
+    row = move.row
     row.desired_revision += 1
-    row.desired_digest = changed.digest
+    row.desired_digest = move.index.digest
     row.changed_at = now
-    await _store(session, context, row, {name: (put[name], bodies[name]) for name in sorted(put)}, gone)
     session.add(
         StatePointRow(server_id=row.server_id, revision=row.desired_revision, digest=row.desired_digest, created_at=now)
     )
-    context.indexes.keep(row, changed)
+    context.indexes.keep(row, move.index)
     note_dirty_server(session, row.server_id, now)
-    named = [list(name) for name in (*sorted(put), *gone)][:MAX_NAMED_ENTITIES]
+    named = [list(name) for name in (*sorted(move.put), *move.gone)][:MAX_NAMED_ENTITIES]
     task = ServerTask(
         server_id=row.server_id,
         operation=operation,
         revision=row.desired_revision,
-        request={"entities": named, "put_count": len(put), "remove_count": len(gone)},
+        request={"entities": named, "put_count": len(move.put), "remove_count": len(move.gone)},
         response={},
         actor=actor.label[:100],
         created_at=now,
@@ -123,29 +141,22 @@ async def _move(
     return task
 
 
-async def _store(
-    session: AsyncSession,
-    context: Context,
-    row: ServerRevision,
-    put: Mapping[Name, tuple[str, bytes]],
-    gone: Iterable[Name],
-) -> None:
-    common: dict[str, Any] = {"server_id": row.server_id, "revision": row.desired_revision}
-    values = [
-        common
-        | {
-            "kind": name[0],
-            "entity_id": name[1],
-            "sha256": digest,
-            "body_sealed": context.vault.seal(state_record(row.server_id, name), body),
-            "removed": False,
-        }
-        for name, (digest, body) in put.items()
-    ]
-    values += [
-        common | {"kind": name[0], "entity_id": name[1], "sha256": "", "body_sealed": None, "removed": True}
-        for name in gone
-    ]
+async def _store(session: AsyncSession, context: Context, moves: Sequence[_Move]) -> None:
+    values: list[dict[str, Any]] = []
+    for move in moves:
+        common: dict[str, Any] = {"server_id": move.row.server_id, "revision": move.row.desired_revision + 1}
+        for name, (digest, body) in sorted(move.put.items()):
+            sealed = context.vault.seal(state_record(move.row.server_id, name), body)
+            values.append(
+                common
+                | {"kind": name[0], "entity_id": name[1], "sha256": digest, "body_sealed": sealed, "removed": False}
+            )
+        values += [
+            common | {"kind": name[0], "entity_id": name[1], "sha256": "", "body_sealed": None, "removed": True}
+            for name in move.gone
+        ]
+    if not values:
+        return
     statement = insert_into(session, StateEntity)
     await session.execute(
         statement.on_conflict_do_update(

@@ -29,6 +29,8 @@ class SettingsView(msgspec.Struct, frozen=True, kw_only=True):
 
     username: str
     password_form: FormView
+    password_length: int
+    """The least number of characters."""
     password_changed: bool = False
     bot_code: BotCodeView | None = None
     bot_bound: bool = False

@@ -9,6 +9,7 @@ from litestar.params import FromQuery
 from litestar.response import Redirect
 
 from xfleet_contracts.errors import Refusal
+from xfleet_controller.auth.passwords import MIN_LENGTH
 from xfleet_controller.auth.service import change_password, list_sessions
 from xfleet_controller.bot.service import make_code
 from xfleet_controller.errors import invalid
@@ -19,11 +20,27 @@ from xfleet_controller.servers.service import list_servers
 from xfleet_controller.settings.views import BotCodeView, SessionRowView, SettingsView
 
 PASSWORD_FIELDS = ("current_password", "new_password", "repeat_password")
+BROWSERS = (
+    ("Edg/", "Edge"),
+    ("OPR/", "Opera"),
+    ("Firefox/", "Firefox"),
+    ("Chrome/", "Chrome"),
+    ("Safari/", "Safari"),
+)
+"""What tells a browser, in the order in which they pretend to be each other."""
+SYSTEMS = (
+    ("Android", "Android"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Windows", "Windows"),
+    ("Mac OS", "macOS"),
+    ("Linux", "Linux"),
+)
 EMPTY = FormView(values=dict.fromkeys(PASSWORD_FIELDS, ""))
 
 
 @get("/settings", include_in_schema=False)
-async def show_settings(visit: NamedDependency[Visit], changed: FromQuery[str] = "") -> Response[str]:
+async def show_settings(visit: NamedDependency[Visit], changed: FromQuery[str] = "") -> Response[bytes]:
     """The settings."""
     return await _page(visit, password_changed=changed == "password")
 
@@ -43,7 +60,7 @@ async def take_password(visit: NamedDependency[Visit]) -> Response[Any]:
 
 
 @post("/settings/bot-code", include_in_schema=False, status_code=200)
-async def take_bot_code(visit: NamedDependency[Visit]) -> Response[str]:
+async def take_bot_code(visit: NamedDependency[Visit]) -> Response[bytes]:
     """Makes a bot code and shows it, once."""
     made = await make_code(visit.context, visit.actor)
     return await _page(visit, bot_code=BotCodeView(code=made.code, expires_at=made.expires_at))
@@ -56,19 +73,20 @@ async def _page(
     password_changed: bool = False,
     bot_code: BotCodeView | None = None,
     status: int = 200,
-) -> Response[str]:
+) -> Response[bytes]:
     servers, _ = await list_servers(visit.context, visit.actor)
     sessions = await list_sessions(visit.context, visit.actor)
     xray_versions = sorted({view.server.xray_version for view in servers if view.server.xray_version})
     settings = SettingsView(
         username=visit.actor.name,
         password_form=password_form,
+        password_length=MIN_LENGTH,
         password_changed=password_changed,
         bot_code=bot_code,
         sessions=tuple(
             SessionRowView(
                 id=row.token_sha256,
-                user_agent=row.user_agent or row.kind,
+                user_agent=device_words(row.user_agent) or row.kind,
                 address=row.address,
                 last_seen_at=row.last_used_at,
                 current=row.token_sha256 == visit.actor.session,
@@ -78,3 +96,10 @@ async def _page(
         versions=(("xfleet", version("xfleet")), ("Xray", ", ".join(xray_versions) or "–")),
     )
     return visit.page("settings/index.html", settings=settings, status=status)
+
+
+def device_words(user_agent: str) -> str:
+    """A browser's name for itself, as people would say it: `Firefox on Windows`; the beginning of what is unknown."""
+    browser = next((name for mark, name in BROWSERS if mark in user_agent), "")
+    system = next((name for mark, name in SYSTEMS if mark in user_agent), "")
+    return " on ".join(part for part in (browser, system) if part) if browser else user_agent[:60]

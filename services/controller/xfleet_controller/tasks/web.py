@@ -19,7 +19,7 @@ STATUSES = ("pending", "running", "completed", "degraded", "failed", "expired")
 @get("/tasks", include_in_schema=False)
 async def show_tasks(
     visit: NamedDependency[Visit], status: FromQuery[str] = "", server: FromQuery[str] = "", page: FromQuery[int] = 1
-) -> Response[str]:
+) -> Response[bytes]:
     """The tasks, newest first, by status and server."""
     status = status if status in STATUSES else ""
     server_id = whole_number(server)
@@ -41,7 +41,7 @@ async def show_tasks(
 
 
 @get("/tasks/{task_id:int}", include_in_schema=False)
-async def show_task(visit: NamedDependency[Visit], task_id: FromPath[int]) -> Response[str]:
+async def show_task(visit: NamedDependency[Visit], task_id: FromPath[int]) -> Response[bytes]:
     """One task in full."""
     task = await get_task(visit.context, visit.actor, task_id)
     async with visit.context.database.read() as session:

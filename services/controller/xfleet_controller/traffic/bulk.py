@@ -4,6 +4,7 @@ Rows go sorted by key: PostgreSQL then locks them in that order, so that two ing
 circle. PostgreSQL takes each column as one array, written as text because that is the quickest for the driver.
 """
 
+import asyncio
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -40,11 +41,18 @@ class AddingUpsert(msgspec.Struct, frozen=True, kw_only=True):
             return
         connection = await session.connection()
         if connection.dialect.name == "postgresql":
-            await connection.exec_driver_sql(self._postgresql, tuple(map(_array, self._types, columns)))
+            arrays = await asyncio.to_thread(self._arrays, columns)
+            await connection.exec_driver_sql(self._postgresql, arrays)
             return
-        rows = list(zip(*map(_plain, self._types, columns), strict=True))
+        rows = await asyncio.to_thread(self._rows, columns)
         for start in range(0, len(rows), SQLITE_CHUNK):
             await connection.exec_driver_sql(self._sqlite, rows[start : start + SQLITE_CHUNK])
+
+    def _arrays(self, columns: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
+        return tuple(map(_array, self._types, columns))
+
+    def _rows(self, columns: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        return list(zip(*map(_plain, self._types, columns), strict=True))
 
     @property
     def _names(self) -> list[str]:

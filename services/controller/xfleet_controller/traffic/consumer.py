@@ -12,9 +12,11 @@ from nats.js import JetStreamContext
 
 from xfleet_contracts.streams import LEDGER_CONSUMER, TRAFFIC
 from xfleet_contracts.subjects import traffic
+from xfleet_controller.servers.presence import Bucket
 from xfleet_controller.traffic.ingest import DatabaseAway, Delivery, Ingest
 from xfleet_runtime.backoff import Backoff
 from xfleet_runtime.broker import BrokerLink, BrokerOutage
+from xfleet_runtime.clock import Clock
 from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
@@ -22,6 +24,10 @@ IDLE_WAIT_S = 5.0
 GATHER_S = 0.05
 """How long a fetch waits for more after its first message."""
 API_TIMEOUT_S = 5.0
+BATCHES_BURST_COUNT = 600
+BATCHES_PER_S = 40.0
+"""Per server: an agent catching up keeps at most 64 batches waiting, one of ten thousand clients seals six in ten s."""
+SLOW_DOWN_S = 5.0
 
 BROKER_ERRORS = (BrokerOutage, nats.errors.Error, TimeoutError)
 
@@ -57,9 +63,11 @@ class StreamDelivery:
 class LedgerConsumer:
     """Fetches, hands over to the ingest, and gives back what the database cannot take now."""
 
-    def __init__(self, link: BrokerLink, ingest: Ingest) -> None:
+    def __init__(self, link: BrokerLink, ingest: Ingest, clock: Clock) -> None:
         self._link = link
         self._ingest = ingest
+        self._clock = clock
+        self._buckets: dict[str, Bucket] = {}
         self._backoff = Backoff(first_s=1.0, most_s=30.0)
 
     async def run(self) -> None:
@@ -92,7 +100,7 @@ class LedgerConsumer:
             while self._link.js._nc is bound_to:  # noqa: SLF001
                 deliveries = await self._fetch(pull)
                 if deliveries:
-                    await self._take(deliveries)
+                    await self.take(await self.admit(deliveries))
         finally:
             await _forget(pull)
 
@@ -105,7 +113,23 @@ class LedgerConsumer:
             messages += await pull.fetch(self._ingest.settings.fetch_count - 1, timeout=GATHER_S)
         return [StreamDelivery(message) for message in messages]
 
-    async def _take(self, deliveries: Sequence[Delivery]) -> None:
+    async def admit(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Those of servers that keep to their rate; the others' are given back before anything is decoded."""
+        now_s = self._clock.monotonic_s()
+        admitted: list[Delivery] = []
+        for delivery in deliveries:
+            fresh = Bucket(
+                filled_at_s=now_s, burst=BATCHES_BURST_COUNT, per_s=BATCHES_PER_S, tokens=BATCHES_BURST_COUNT
+            )
+            if self._buckets.setdefault(delivery.subject, fresh).take(now_s):
+                admitted.append(delivery)
+            else:
+                self._ingest.metrics.batches.labels("slowed").inc()
+                await delivery.nak(SLOW_DOWN_S)
+        return admitted
+
+    async def take(self, deliveries: Sequence[Delivery]) -> None:
+        """Hands over to the ingest; gives everything back with a growing delay while the database is away."""
         try:
             await self._ingest.take(deliveries)
         except DatabaseAway as outage:

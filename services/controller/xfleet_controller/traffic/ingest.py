@@ -38,6 +38,7 @@ from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
 MAX_REFS = 2_000_000
+MAX_TOLD = 20_000
 
 
 class Delivery(Protocol):
@@ -101,6 +102,7 @@ class Ingest:
         self._note_event = note_event
         self._inbound_servers: dict[int, int] = {}
         self._clients: set[int] = set()
+        self._told: set[tuple[str, str]] = set()
 
     async def take(self, deliveries: Sequence[Delivery]) -> None:
         """Commits and acknowledges these messages. Raises `DatabaseAway`, having acknowledged none of those left."""
@@ -157,18 +159,13 @@ class Ingest:
     ) -> None:
         if len(self._clients) > MAX_REFS:
             self._clients.clear()
-        clients: set[int] = set()
-        inbounds: set[int] = set()
-        for reading in readings:
-            if reading.sid in servers:
-                clients.update(row.client for row in reading.parsed.clients if row is not None)
-                inbounds.update(reading.inbound_refs())
-        missing_inbounds = inbounds - self._inbound_servers.keys()
+        mine = [reading for reading in readings if reading.sid in servers]
+        missing_inbounds = set[int]().union(*(reading.inbounds for reading in mine)) - self._inbound_servers.keys()
         if missing_inbounds:
             self._inbound_servers.update(await store.find_inbound_servers(session, missing_inbounds))
-        missing_clients = clients - self._clients
-        if missing_clients:
-            self._clients.update(await store.find_clients(session, missing_clients))
+        news = [reading.clients for reading in mine if not self._clients.issuperset(reading.clients)]
+        if news:
+            self._clients.update(await store.find_clients(session, set[int]().union(*news) - self._clients))
 
     async def _narrow_down(self, deliveries: Sequence[Delivery], error: Exception) -> None:
         if len(deliveries) > 1:
@@ -204,7 +201,9 @@ class Ingest:
         self.metrics.rows.inc(sum(len(each.clients) + len(each.tags) for each in commit.accepted))
         for each in commit.rejected:
             self.metrics.rejects.labels(each.reason).inc()
-            _log.info("set aside by the ledger", server=each.sid, reason=each.reason, detail=each.detail)
+            if (each.sid, each.reason) not in self._told and len(self._told) < MAX_TOLD:
+                self._told.add((each.sid, each.reason))
+                _log.warning("set aside by the ledger", server=each.sid, reason=each.reason, detail=each.detail)
         oldest = min(each.stored_at for each in deliveries)
         self.metrics.lag_seconds.set(max(0.0, (self._clock.now() - oldest).total_seconds()))
 

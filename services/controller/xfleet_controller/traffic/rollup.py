@@ -84,12 +84,12 @@ class RollUp:
                 waiting = await rollup_store.list_waiting(session, horizon, BATCHES_AT_ONCE, ROWS_AT_ONCE)
             if not waiting:
                 return done_count
-            sums = await asyncio.to_thread(add_up, waiting)
+            columns = await asyncio.to_thread(_columns_of, waiting)
             try:
                 async with self._database.write() as session:
                     if not await rollup_store.claim(session, waiting):
                         raise _ClaimedElsewhere
-                    await rollup_store.add(session, sums.hours, sums.outbounds)
+                    await rollup_store.add(session, columns)
             except _ClaimedElsewhere:
                 return done_count
             done_count += len(waiting)
@@ -107,6 +107,11 @@ class RollUp:
             await rollup_store.forget_names(session, now - timedelta(days=settings.bodies_keep_days))
             await rollup_store.forget_minutes(session, now - timedelta(hours=settings.minutes_keep_hours))
             await rollup_store.forget_rejected(session, settings.rejected_max_bytes)
+
+
+def _columns_of(batches: Sequence[Waiting]) -> rollup_store.Columns:
+    sums = add_up(batches)
+    return rollup_store.columns_of(sums.hours, sums.outbounds)
 
 
 def add_up(batches: Sequence[Waiting]) -> RolledUp:

@@ -1,5 +1,6 @@
 """Every statement of the ledger's ingest, and what `rpc ledger` reads."""
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -21,6 +22,7 @@ from xfleet_controller.traffic.ledger import (
     CursorKey,
     Rejected,
     ServerFact,
+    Sums,
     contributions,
     moment,
 )
@@ -263,14 +265,18 @@ async def _write_gaps(session: AsyncSession, accepted: Sequence[Accepted]) -> No
 
 async def _add_totals(session: AsyncSession, commit: Commit) -> None:
     sums = commit.sums
-    clients = sorted(sums.client_up)
-    up, down = [sums.client_up[ref] for ref in clients], [sums.client_down[ref] for ref in clients]
-    await CLIENT_TOTALS.run(session, [clients, up, down, [sums.client_seen_ms[ref] for ref in clients]])
+    await CLIENT_TOTALS.run(session, await asyncio.to_thread(_client_columns, sums))
     await _take_back_from_periods(session, commit)
     tags = sorted(sums.tags)
     await TAG_TOTALS.run(session, [*_columns(tags, 3), *_columns([sums.tags[key] for key in tags], 2)])
     minutes = sorted(sums.minutes)
     await SERVER_MINUTES.run(session, [*_columns(minutes, 2), *_columns([sums.minutes[key] for key in minutes], 2)])
+
+
+def _client_columns(sums: Sums) -> list[list[int]]:
+    refs = sorted(sums.client_up)
+    figures = (sums.client_up, sums.client_down, sums.client_seen_ms)
+    return [refs, *([figure[ref] for ref in refs] for figure in figures)]
 
 
 async def _take_back_from_periods(session: AsyncSession, commit: Commit) -> None:

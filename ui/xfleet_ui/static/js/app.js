@@ -1,4 +1,8 @@
 // The panel's own behaviour, on top of pages that work without it. One module per thing.
+// htmx first and as a module: as classic deferred scripts its start-up timer could fire before its extension and our
+// listeners stood, and then nothing ever connected the event stream.
+import "../vendor/htmx@4.0.1/htmx.esm.min.js";
+import "../vendor/htmx@4.0.1/hx-sse.min.js";
 import { reveal } from "./reveal.js";
 import { startTheme } from "./theme.js";
 import { startCopy } from "./copy.js";

@@ -15,7 +15,9 @@ export function startLiveState() {
     show("waiting");
     timer = setTimeout(() => show("lost"), GIVE_UP_MS);
   };
-  if (document.querySelector("[data-live]")) waiting();
+  // htmx may have connected before this module was loaded, and then its event is gone.
+  const stream = document.querySelector("[data-live]");
+  if (stream) stream._htmx?.sse?.status ? show("live") : waiting();
   document.addEventListener("htmx:sse:after:connection", () => show("live"));
   document.addEventListener("htmx:sse:error", (event) => {
     if (event.detail?.status === 401 || event.detail?.status === 403) location.reload();
