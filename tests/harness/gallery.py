@@ -26,9 +26,13 @@ def gallery_app(base_path: str = "/x7k2") -> Litestar:
     """An app that shows every specimen below a base path."""
     templates = Templates(base_path=base_path, clock=FakeClock(NOW))
 
-    @get("/gallery/live")
+    @get("/live")
     async def live() -> ServerSentEvent:
         return ServerSentEvent(_messages(templates))
+
+    @get("/traffic", sync_to_thread=False)
+    def chart() -> Response[bytes]:
+        return html(templates.render("dashboard/_traffic.html", chart=samples.chart(NOW)))
 
     @get("/{name:str}", sync_to_thread=False)
     def specimen(name: FromPath[str]) -> Response[bytes]:
@@ -53,7 +57,9 @@ def gallery_app(base_path: str = "/x7k2") -> Litestar:
         return html("", status=204, headers={"hx-trigger": trigger})
 
     return Litestar(
-        [static_handler(templates.assets), live, specimen, show_form, take_form], path=base_path, openapi_config=None
+        [static_handler(templates.assets), live, chart, specimen, show_form, take_form],
+        path=base_path,
+        openapi_config=None,
     )
 
 

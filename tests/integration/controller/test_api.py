@@ -321,7 +321,7 @@ async def test_traffic_of_an_empty_fleet_is_nothing(api: httpx.AsyncClient) -> N
 
 async def test_metrics_are_for_loopback_or_the_token(context: Context) -> None:
     async with open_api(context) as near, open_api(context, address="203.0.113.9") as far:
-        assert (await near.get("/metrics")).status_code == 200
+        assert (await near.get("http://127.0.0.1:2053/metrics")).status_code == 200
         assert (await near.get("/readyz")).json() == {"database": "ok", "broker": "ok"}
         problem(await far.get("/metrics"), 403, "forbidden")
 

@@ -24,9 +24,9 @@ from xfleet_controller.clients.service import (
 from xfleet_controller.clients.views import ClientDeleteView, ClientFormView, ClientsPageView
 from xfleet_controller.edge import public_base
 from xfleet_controller.inbounds.web import inbound_rows
-from xfleet_controller.panel.forms import Fields, read_fields, refused
+from xfleet_controller.panel.forms import Fields, read_fields, refused, whole_number
 from xfleet_controller.panel.responses import is_htmx
-from xfleet_controller.panel.views import FormView, OptionView, PagingView
+from xfleet_controller.panel.views import MAX_PAGE, FormView, OptionView, PagingView
 from xfleet_controller.panel.visit import UNPROCESSABLE, Visit, triggers
 from xfleet_controller.subscriptions.links import subscription_path
 
@@ -45,9 +45,9 @@ async def show_clients(
     page: FromQuery[int] = 1,
 ) -> Response[bytes]:
     """The clients by name or comment, state and inbound."""
-    search, page = search.strip()[:200], max(1, page)
+    search, page = search.strip()[:200], min(max(1, page), MAX_PAGE)
     state = wanted_state if wanted_state in STATES else ""
-    inbound_id = int(inbound) if inbound.isdecimal() else None
+    inbound_id = whole_number(inbound)
     views, total = await list_clients(
         visit.context,
         visit.actor,
@@ -162,7 +162,7 @@ async def _detail(visit: Visit, view: ClientView) -> Response[bytes]:
 
 async def _again(visit: Visit, client_id: int | None, fields: Fields, refusal: Refusal) -> Response[bytes]:
     form = refused(fields.values() | {"inbound_ids": ""}, refusal, names=forms.FIELD_NAMES)
-    chosen = {int(each) for each in fields.every("inbound_ids") if each.isdecimal()}
+    chosen = {number for each in fields.every("inbound_ids") if (number := whole_number(each)) is not None}
     return await _dialog(visit, client_id, form, chosen, status=UNPROCESSABLE)
 
 

@@ -1,10 +1,10 @@
 """One request of a signed-in admin: who asks, and how an answer is put into a page, a dialog or a fragment."""
 
+import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-import msgspec
 from litestar import Request, Response
 from litestar.response import Redirect
 
@@ -83,8 +83,11 @@ class Visit:
 
 
 def triggers(message: str, *events: str) -> str:
-    """The header by which htmx raises events in the page: a toast, and names such as `clients-changed`."""
-    return msgspec.json.encode({"toast": {"message": message}, **{event: {} for event in events}}).decode()
+    """The header by which htmx raises events in the page: a toast, and names such as `clients-changed`.
+
+    ASCII alone, as headers are: a name in another script would not pass.
+    """
+    return json.dumps({"toast": {"message": message}, **{event: {} for event in events}}, ensure_ascii=True)
 
 
 async def open_visit(request: Request[Any, Any, Any], panel: Panel) -> Visit:

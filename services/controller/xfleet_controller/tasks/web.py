@@ -4,8 +4,9 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
+from xfleet_controller.panel.forms import whole_number
 from xfleet_controller.panel.store import server_names
-from xfleet_controller.panel.views import OptionView, PagingView
+from xfleet_controller.panel.views import MAX_PAGE, OptionView, PagingView
 from xfleet_controller.panel.visit import Visit
 from xfleet_controller.tasks.present import detail_view, row_view
 from xfleet_controller.tasks.service import get_task, list_tasks
@@ -21,8 +22,8 @@ async def show_tasks(
 ) -> Response[bytes]:
     """The tasks, newest first, by status and server."""
     status = status if status in STATUSES else ""
-    server_id = int(server) if server.isdecimal() else None
-    page = max(1, page)
+    server_id = whole_number(server)
+    page = min(max(1, page), MAX_PAGE)
     found = await list_tasks(
         visit.context, visit.actor, server_id=server_id, status=status, page=page, page_size=PAGE_SIZE
     )

@@ -59,17 +59,15 @@ class Reading(msgspec.Struct, frozen=True):
     packed: bytes
     stored_at: datetime
     """When the broker took it."""
+    clients: list[int]
+    """Refs of the clients it tells of, row by row."""
+    inbounds: set[int]
+    """Refs of the inbounds it tells of."""
 
     @property
     def key(self) -> tuple[str, int]:
         """Epoch and seq."""
         return self.parsed.head.epoch, self.parsed.head.seq
-
-    def inbound_refs(self) -> set[int]:
-        """Refs of all inbounds it tells of."""
-        refs = {row.inbound for row in self.parsed.clients if row is not None}
-        tags = (row.tag for row in self.parsed.tags if row is not None and row.direction == "inbound")
-        return refs | {ref for ref in map(inbound_of, tags) if ref is not None}
 
 
 def parse(payload: bytes) -> Parsed:
@@ -85,7 +83,20 @@ def parse(payload: bytes) -> Parsed:
 
 def read(sid: str, payload: bytes, stored_at: datetime) -> Reading:
     """The message of that server. Raises `Unreadable`."""
-    return Reading(sid, parse(payload), payload, codec.sha256_hex(payload), pack(payload), stored_at)
+    parsed = parse(payload)
+    rows = [row for row in parsed.clients if row is not None]
+    tags = (row.tag for row in parsed.tags if row is not None and row.direction == "inbound")
+    inbounds = {row.inbound for row in rows} | {ref for ref in map(inbound_of, tags) if ref is not None}
+    return Reading(
+        sid,
+        parsed,
+        payload,
+        codec.sha256_hex(payload),
+        pack(payload),
+        stored_at,
+        [row.client for row in rows],
+        inbounds,
+    )
 
 
 def inbound_of(tag: str) -> int | None:
