@@ -76,12 +76,16 @@ class Database:
         await self.engine.dispose()
 
     def _postgres_engine(self) -> AsyncEngine:
-        return create_async_engine(self._url, pool_size=10, max_overflow=10, pool_pre_ping=True)
+        return create_async_engine(
+            self._url, pool_size=10, max_overflow=10, pool_pre_ping=True, hide_parameters=True
+        )
 
     def _sqlite_engine(self) -> AsyncEngine:
         if self._url.database:
             Path(self._url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        engine = create_async_engine(self._url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000})
+        engine = create_async_engine(
+            self._url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000}, hide_parameters=True
+        )
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
