@@ -60,7 +60,7 @@ class Seen:
     beats: dict[str, tuple[Heartbeat, float]] = field(default_factory=dict[str, tuple[Heartbeat, float]])
     """Newest beat per instance, for telling clones."""
     first_heard_s: dict[str, float] = field(default_factory=dict[str, float])
-    """When each of these instances was first heard."""
+    """When each of these instances was first heard, successors after predecessors."""
     unsaved: bool = True
     told_error: str = ""
     """Xray's last error as it was written down."""
@@ -148,13 +148,12 @@ class Presence:
 
     def _compare(self, sid: str, seen: Seen, beat: Heartbeat, now_s: float) -> None:
         """A process that goes on beating after its successor began, and not just because a beat was on the way."""
-        born_s = seen.first_heard_s[beat.instance]
-        for other, (_, heard_s) in seen.beats.items():
-            other_born_s = seen.first_heard_s[other]
-            is_successor = other_born_s > born_s and now_s - other_born_s > IN_FLIGHT_S
-            if is_successor and now_s - heard_s < self.offline_after_s:
+        in_order = list(seen.first_heard_s)
+        for successor in in_order[in_order.index(beat.instance) + 1 :]:
+            is_settled = now_s - seen.first_heard_s[successor] > IN_FLIGHT_S
+            if is_settled and now_s - seen.beats[successor][1] < self.offline_after_s:
                 for callback in self.on_double:
-                    callback(sid, (beat.instance, other))
+                    callback(sid, (beat.instance, successor))
 
     def get(self, sid: str) -> Seen | None:
         """What is known about a server; None when it was never heard by this controller."""
