@@ -36,6 +36,8 @@ APPLY_TIMEOUT_S = 15.0
 RETRY_FIRST_S = 0.5
 RETRY_MOST_S = 30.0
 LEASED_S = 1.0
+MOST_AHEAD_COUNT = 2**24
+"""Revisions that a restored database may be behind; an agent that claims more lies, and numbers are not endless."""
 LOOK_AGAIN = 0
 """No server has this id: it asks for all servers to be read again."""
 
@@ -216,6 +218,9 @@ class Dispatcher:
     async def _order(self, session: AsyncSession, row: ServerRevision, base: StatePoint, now: datetime) -> ApplyOrder:
         """What brings the server from `base` to where it should be; after a restored database that is moved first."""
         vault, target = self._context.vault, target_of(row)
+        if base.revision > target.revision + MOST_AHEAD_COUNT:
+            _log.warning("a server claims a revision no restore explains", server_id=row.server_id)
+            return await make_order(session, vault, row, None, now)
         if base.revision > target.revision or (base.revision == target.revision and base != target):
             row.desired_revision = max(base.revision, row.desired_revision) + 1
             row.changed_at = now

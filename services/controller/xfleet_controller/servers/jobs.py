@@ -51,15 +51,15 @@ def _server_values(server_id: int, seen: Seen) -> dict[str, Any]:
     beat, host = seen.beat, seen.beat.host
     changed: dict[str, Any] = {}
     if beat.xray.last_error != seen.told_error:
-        changed["last_error"] = seen.told_error = beat.xray.last_error[:1000]
+        changed["last_error"] = seen.told_error = _text(beat.xray.last_error, 1000)
     return changed | {
         "id": server_id,
         "last_seen_at": datetime.fromtimestamp(seen.received_at_ms / 1000, UTC),
-        "instance": beat.instance[:64],
-        "agent_version": beat.agent_version[:50],
-        "xray_version": beat.xray.version[:50],
-        "os_info": {"os": host.os, "kernel": host.kernel, "arch": host.arch, "hostname": host.hostname},
-        "reported_address": host.default_address[:64],
+        "instance": _text(beat.instance, 64),
+        "agent_version": _text(beat.agent_version, 50),
+        "xray_version": _text(beat.xray.version, 50),
+        "os_info": {name: _text(getattr(host, name), 200) for name in ("os", "kernel", "arch", "hostname")},
+        "reported_address": _text(host.default_address, 64),
     }
 
 
@@ -68,6 +68,11 @@ def _point_values(server_id: int, seen: Seen) -> dict[str, Any]:
     return {
         "server_id": server_id,
         "wanted_revision": beat.wanted_revision,
-        "wanted_digest": beat.wanted_digest[:64],
+        "wanted_digest": _text(beat.wanted_digest, 64),
         "applied_revision": beat.applied_revision,
     }
+
+
+def _text(told: str, most_count: int) -> str:
+    """What an agent told, without what PostgreSQL does not take and no longer than its column."""
+    return told.replace("\0", "")[:most_count]
