@@ -197,7 +197,7 @@ class Dispatcher:
         now = self._context.clock.now()
         return await self._writer.do(server_id, lambda session: self._plan_in(session, server_id, told, now))
 
-    async def _plan_in(  # noqa: PLR0911  one per outcome
+    async def _plan_in(
         self, session: AsyncSession, server_id: int, told: StatePoint | None, now: datetime
     ) -> Plan | float | None:
         row = await session.get(ServerRevision, server_id, with_for_update=True)
