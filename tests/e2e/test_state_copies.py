@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 from harness.broker import eventually
 from harness.fleet import QUICK, Fleet, fleet_up
 from harness.process import running, script
+from harness.real import is_missing
 from harness.xray import Sink, XrayClient, free_port, transfer
+from xfleet_xraykit.launcher import _wheel_command
 
 pytestmark = [pytest.mark.real_xray, pytest.mark.real_broker, pytest.mark.timeout(240)]
 MB = 1_000_000
@@ -35,9 +38,17 @@ def copy_state(source: Path, target: Path) -> None:
 
 
 def other_machines_xray(directory: Path) -> Path:
-    """An Xray that opens no port here: the clone runs on another machine, whose Xray nobody uses."""
+    """An Xray in a network of its own: the clone runs on another machine, to which nobody connects."""
     program = directory / "xray"
-    program.write_text("#!/bin/sh\n[ \"$1\" = version ] && echo 'Xray 26.10.10 (elsewhere)' && exit\nexec sleep 600\n")
+    child = shlex.join(_wheel_command("run"))
+    program.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in\n'
+        "version) echo 'Xray 26.10.10 (elsewhere)'; exit 0 ;;\n"
+        "*-test*) cat >/dev/null; exit 0 ;;\n"
+        "esac\n"
+        f"exec unshare --net {child}\n"
+    )
     program.chmod(0o755)
     return program
 
@@ -64,7 +75,9 @@ async def test_a_rolled_back_state_directory_loses_and_doubles_nothing_and_is_re
         await reported(fleet, "AGENT_EVENTS", "state_rolled_back")
 
 
-async def test_a_copied_state_directory_loses_and_doubles_nothing_and_is_reported(tmp_path: Path) -> None:
+async def test_a_copied_state_directory_loses_and_doubles_nothing_and_is_reported(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     async with Sink() as sink, fleet_up(tmp_path) as fleet:
         client, link = await client_and_link(fleet)
         async with XrayClient.from_link(link, send_through="127.0.0.2") as app:
@@ -72,6 +85,8 @@ async def test_a_copied_state_directory_loses_and_doubles_nothing_and_is_reporte
             await fleet.wait_counted(client["id"], sink.received_bytes, sink.sent_bytes)
             await transfer(app, sink, 2 * MB, MB)
             copy_state(fleet.data_dir / "agent", tmp_path / "clone")
+            if os.geteuid() != 0:
+                is_missing(request.config, "a network of its own for the clone's Xray needs root")
             command = [script("xfleet-agent"), "run", "--state-dir", str(tmp_path / "clone")]
             environment = {**QUICK, "XFLEET_XRAY_BINARY": str(other_machines_xray(tmp_path))}
             async with running(command, tmp_path / "clone.log", environment=environment):

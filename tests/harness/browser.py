@@ -18,6 +18,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+AWAKE = 'body[data-live="live"]'
+"""True once the page's own JavaScript works: before that, links and forms go to pages of their own."""
 DESK = {"width": 1440, "height": 960}
 PHONE = {"width": 390, "height": 844}
 

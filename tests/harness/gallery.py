@@ -26,26 +26,30 @@ def gallery_app(base_path: str = "/x7k2") -> Litestar:
     """An app that shows every specimen below a base path."""
     templates = Templates(base_path=base_path, clock=FakeClock(NOW))
 
-    @get("/gallery/live")
+    @get("/live")
     async def live() -> ServerSentEvent:
         return ServerSentEvent(_messages(templates))
 
+    @get("/traffic", sync_to_thread=False)
+    def chart() -> Response[bytes]:
+        return html(templates.render("dashboard/_traffic.html", chart=samples.chart(NOW)))
+
     @get("/{name:str}", sync_to_thread=False)
-    def specimen(name: FromPath[str]) -> Response[str]:
+    def specimen(name: FromPath[str]) -> Response[bytes]:
         return html(render_specimen(templates, name, NOW)) if name in SPECIMENS else html("", status=404)
 
-    def form(request: Request, *, wrong: bool) -> Response[str]:
+    def form(request: Request, *, wrong: bool) -> Response[bytes]:
         context = {"client_form": samples.client_form(wrong=wrong), "csrf_token": "sample", "in_dialog": True}
         if wants_fragment(request):
             return html(templates.render("clients/_form.html", **context), status=422 if wrong else 200)
         return html(render_specimen(templates, "client-form-wrong" if wrong else "client-form", NOW))
 
     @get("/clients/new", sync_to_thread=False)
-    def show_form(request: Request) -> Response[str]:
+    def show_form(request: Request) -> Response[bytes]:
         return form(request, wrong=False)
 
     @post("/clients/new", status_code=200)
-    async def take_form(request: Request) -> Response[str]:
+    async def take_form(request: Request) -> Response[bytes]:
         fields = await request.form()
         if fields["name"] == "alice":
             return form(request, wrong=True)
@@ -53,7 +57,9 @@ def gallery_app(base_path: str = "/x7k2") -> Litestar:
         return html("", status=204, headers={"hx-trigger": trigger})
 
     return Litestar(
-        [static_handler(templates.assets), live, specimen, show_form, take_form], path=base_path, openapi_config=None
+        [static_handler(templates.assets), live, chart, specimen, show_form, take_form],
+        path=base_path,
+        openapi_config=None,
     )
 
 

@@ -200,6 +200,8 @@ def _lint_stream(stream: Mapping[str, Any]) -> Iterator[Problem]:
     for key, value in stream.items():
         if key.endswith("Settings") and not isinstance(value, dict):
             yield Problem(f"stream_settings.{key}", "wrong_type", f"{key} must be an object.")
+        if key in {"network", "method", "security"} and not isinstance(value, str):
+            yield Problem(f"stream_settings.{key}", "wrong_type", f"{key} must be text.")
     transport, security = find_transport(stream), find_security(stream)
     if transport is None:
         yield _not_spoken("stream_settings.network", "unknown_transport", transport_name(stream), transports())

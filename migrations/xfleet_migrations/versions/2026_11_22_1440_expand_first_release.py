@@ -321,6 +321,9 @@ def upgrade() -> None:
         sa.Column("retiring", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("kind", "key", name=op.f("pk_tombstones")),
     )
+    with op.batch_alter_table("tombstones", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_tombstones_retiring"), ["retiring"], unique=False)
+
     op.create_table(
         "traffic_daily",
         sa.Column("client_ref", BIG, autoincrement=False, nullable=False),
@@ -720,6 +723,9 @@ def downgrade() -> None:
         batch_op.drop_index("ix_traffic_daily_server_id_day")
 
     op.drop_table("traffic_daily")
+    with op.batch_alter_table("tombstones", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_tombstones_retiring"))
+
     op.drop_table("tombstones")
     op.drop_table("tag_totals")
     op.drop_table("settings")

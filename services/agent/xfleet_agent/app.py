@@ -158,7 +158,7 @@ async def _serve(parts: Parts, settings: AgentSettings) -> None:
         answer = await parts.desk.handle(message)
         if answer is not None:
             with suppress(BrokerOutage):
-                await parts.link.publish(message.reply, answer)
+                await parts.link.respond(message, answer, within="_INBOX.c")
 
     await parts.link.subscribe(subjects.commands(parts.sid), on_command, workers=COMMAND_WORKERS)
     loops = Loops(parts, settings)
@@ -184,6 +184,7 @@ async def _serve(parts: Parts, settings: AgentSettings) -> None:
 async def _stop_in_order(parts: Parts) -> None:
     """Stops Xray after its last byte, and gives the last batches a little time to be receipted."""
     await parts.driver.stop(by_order=False)
+    parts.driver.processes.leave()
     await parts.courier.drain(timeout_s=LAST_DELIVERY_S)
 
 

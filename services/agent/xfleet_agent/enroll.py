@@ -4,13 +4,13 @@ import base64
 import binascii
 import platform
 import socket
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
 
 from xfleet_agent.calls import opened
 from xfleet_agent.identity import FILE_NAME, Identity, credentials_of
+from xfleet_agent.version import agent_version
 from xfleet_contracts import codec, subjects
 from xfleet_contracts.enrollment import AgentIdentity, EnrollAnswer, EnrollmentToken, EnrollRequest
 from xfleet_contracts.errors import MessageMalformed, Refusal
@@ -33,14 +33,6 @@ class _Pending(msgspec.Struct, frozen=True, kw_only=True):
     token_id: str
     nkey_seed: Secret
     key_pem: Secret
-
-
-def agent_version() -> str:
-    """The installed version."""
-    try:
-        return version("xfleet")
-    except PackageNotFoundError:
-        return "0"
 
 
 def read_token(text: str) -> EnrollmentToken:

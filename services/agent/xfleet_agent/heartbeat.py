@@ -3,8 +3,8 @@
 import asyncio
 import random
 
-from xfleet_agent.enroll import agent_version
 from xfleet_agent.parts import Parts
+from xfleet_agent.version import agent_version
 from xfleet_contracts import codec, subjects
 from xfleet_contracts.heartbeat import MAX_ONLINE_REFS, Heartbeat
 from xfleet_runtime.broker import BrokerLink, BrokerOutage

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from contextlib import suppress
 
 from xfleet_agent import outbox
 from xfleet_agent.lean import give_back_memory
@@ -12,7 +13,6 @@ from xfleet_contracts.enrollment import EnrollRequest
 from xfleet_contracts.errors import Refusal
 from xfleet_runtime.broker import BrokerOutage
 from xfleet_runtime.keys.nkeys import KeyPair
-from xfleet_runtime.keys.x509 import request_pem
 from xfleet_runtime.log import get_logger
 from xfleet_runtime.supervise import every
 from xfleet_xraykit.errors import XrayDown, XrayHung
@@ -116,6 +116,9 @@ class Loops:
             now_ms = parts.clock.now_ms()
             await parts.worker.run(outbox.prune, parts.spool, now_ms=now_ms)
             give_back_memory()
+            if parts.driver.current is not None:
+                with suppress(XrayDown, XrayHung):
+                    await parts.driver.processes.rotate_logs(parts.driver.current)
             await parts.worker.run(parts.journal.prune, now_ms)
             await parts.worker.run(lambda: parts.store.save_facts(**parts.clock.facts()))
 
@@ -140,6 +143,8 @@ class Loops:
 
 async def renew(parts: Parts) -> None:
     """New certificate and JWT for the same keys. Raises `BrokerOutage` or `Refusal`."""
+    from xfleet_runtime.keys.x509 import request_pem  # noqa: PLC0415  needed once a month, and large
+
     old = parts.identity.data
     request = EnrollRequest(nkey=KeyPair.from_seed(old.nkey_seed).public, csr_pem=request_pem(old.key_pem))
     parts.identity.accept_renewal(await parts.calls.renew(request))

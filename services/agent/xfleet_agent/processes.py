@@ -7,6 +7,7 @@ such a lock file open is ours, even if the state that knew about it was restored
 import os
 import secrets
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from xfleet_xraykit.state import State
 
 ADOPT_TIMEOUT_S = 3.0
 OUTPUT_KEPT_BYTES = 1024 * 1024
+LOG_KEPT_BYTES = 16 * 1024 * 1024
 
 
 class RunningXray:
@@ -126,6 +128,24 @@ class Processes:
         """Removes the files of a process that is gone."""
         for suffix in (".sock", ".lock"):
             (self._run_dir / f"{running.start_id}{suffix}").unlink(missing_ok=True)
+
+    async def rotate_logs(self, running: RunningXray, *, limit_bytes: int = LOG_KEPT_BYTES) -> bool:
+        """Sets Xray's logs aside once they are long, and lets it open new ones; nothing it writes is lost.
+
+        Raises `XrayDown` or `XrayHung`.
+        """
+        paths = [self._log_dir / name for name in ("error.log", "access.log")]
+        long = [path for path in paths if path.exists() and path.stat().st_size > limit_bytes]
+        for path in long:
+            path.replace(path.with_suffix(".log.1"))
+        if long:
+            await running.api.restart_logger()
+        return bool(long)
+
+    def leave(self) -> None:
+        """Removes the run directory once nothing runs there."""
+        with suppress(OSError):
+            self._run_dir.rmdir()
 
     def tail(self) -> str:
         """The end of what Xray printed last."""

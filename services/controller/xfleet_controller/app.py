@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 from xfleet_contracts import subjects
 from xfleet_controller.auth import service as auth
@@ -44,6 +45,8 @@ RENEW_EVERY_S = 30 * 86400.0
 EXPIRY_EVERY_S = 2.0
 HOUSEKEEPING_EVERY_S = 600.0
 FIRST_CONNECTION_S = 10.0
+TASKS_KEPT = timedelta(days=90)
+TOKENS_KEPT = timedelta(days=30)
 
 
 @dataclass(kw_only=True)
@@ -124,7 +127,7 @@ async def _running(
         "dispatcher": dispatcher.run,
         "presence": lambda: every(server_jobs.FLUSH_S, lambda: _look_around(context, bus)),
         "expiry": lambda: every(EXPIRY_EVERY_S, lambda: clients.cut_overdue(context)),
-        "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: _keep_house(context), first_s=60),
+        "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: keep_house(context), first_s=60),
         "revocations": lambda: _push_when(context, revoked),
         "credentials": lambda: every(RENEW_EVERY_S, lambda: _renew(bus, fleet.issuer, broker_urls)),
         "manifest": teller.run,
@@ -195,13 +198,15 @@ async def _look_around(context: Context, bus: Bus) -> None:
     await server_jobs.flush_presence(context)
 
 
-async def _keep_house(context: Context) -> None:
+async def keep_house(context: Context) -> None:
+    """Drops what is old: sessions, throttles, chunks, points, tasks, tokens, revocations that expired by themselves."""
     now = context.clock.now()
     await auth.forget_the_old(context)
     await server_jobs.forget_the_old(context)
     async with context.database.write() as session:
         await tasks.expire_overdue(session, now)
-        await fleet_store.forget_the_old(session, now)
+        await tasks.forget_the_old(session, now - TASKS_KEPT)
+        await fleet_store.forget_the_old(session, now, now - TOKENS_KEPT)
 
 
 async def _push_when(context: Context, revoked: asyncio.Event) -> None:

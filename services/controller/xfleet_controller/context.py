@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry
 
 from xfleet_controller.auth.passwords import Passwords
+from xfleet_controller.auth.throttle import Tries
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.db import Database
 from xfleet_controller.panel.pulse import Pulse
@@ -38,6 +39,7 @@ class Context:
         self.vault = vault
         self.passwords = passwords
         self.presence = presence
+        self.tries = Tries()
         self.indexes = StateIndexes()
         self.bell = TaskBell()
         self.pulse = Pulse()

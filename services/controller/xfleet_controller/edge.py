@@ -14,7 +14,7 @@ from litestar import Request, Response
 from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError, StatementError
 
 from xfleet_contracts.errors import Refusal
 from xfleet_controller.auth import service as auth
@@ -30,6 +30,8 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PROBLEM = "application/problem+json"
 ENDLESS = frozenset({"/live"})
 """Paths whose answers may last for ever."""
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+MAX_PORT = 65535
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; img-src 'self' data:; "
@@ -92,8 +94,16 @@ def refuse_cross_site(request: Request[Any, Any, Any]) -> None:
     origin = request.headers.get("origin", "")
     if site and site not in {"same-origin", "none"}:
         raise CrossSite
-    if origin and (origin == "null" or urlsplit(origin).netloc != request.headers.get("host", "")):
+    if origin and _host_of(origin) != request.headers.get("host", ""):
         raise CrossSite
+
+
+def _host_of(origin: str) -> str | None:
+    """Host and port of an origin; None for `null` and what is no URL."""
+    try:
+        return urlsplit(origin).netloc or None
+    except ValueError:
+        return None
 
 
 async def _form_token(request: Request[Any, Any, Any]) -> str:
@@ -180,6 +190,33 @@ def exception_handlers(html_error: HtmlError | None) -> dict[Any, Any]:
         IntegrityError: on_conflict,
         HTTPException: on_http,
         Exception: on_bug,
+        **_handlers_of_nonsense(answer, on_bug),
+    }
+
+
+def _handlers_of_nonsense(answer: Callable[..., Response[Any]], on_bug: Callable[..., Response[Any]]) -> dict[Any, Any]:
+    """For what no check foresaw: the database or the decoder could not take what was sent."""
+
+    def on_unstorable(request: Request[Any, Any, Any], _error: Exception) -> Response[Any]:
+        return answer(request, _problem(422, "unstorable", "A number is too large, or a text holds a NUL character."))
+
+    def on_overflow(request: Request[Any, Any, Any], error: OverflowError | StatementError) -> Response[Any]:
+        cause = error.orig if isinstance(error, StatementError) else error
+        told = isinstance(cause, OverflowError) and "SQLite INTEGER" in str(cause)
+        return on_unstorable(request, error) if told else on_bug(request, error)
+
+    def on_unreadable(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+        if request.method in SAFE_METHODS:
+            return on_bug(request, error)
+        detail = "The body could not be read: it is nested too deeply, or it is not UTF-8."
+        return answer(request, _problem(422, "malformed", detail))
+
+    return {
+        DataError: on_unstorable,
+        StatementError: on_overflow,
+        OverflowError: on_overflow,
+        RecursionError: on_unreadable,
+        UnicodeDecodeError: on_unreadable,
     }
 
 
@@ -248,6 +285,12 @@ def around(app: ASGIApp, prefix: str) -> ASGIApp:
             await send(message)
 
         path = scope["path"].removeprefix(prefix)
+        if not is_below(scope["path"], prefix):
+            await _send_plain(send_with_headers, 404, b"Not found.\n")
+            return
+        if not is_host(_host_header(scope)) and path != "/healthz":
+            await _send_plain(send_with_headers, 400, b"The Host header is missing or malformed.\n")
+            return
         try:
             async with asyncio.timeout(None if path in ENDLESS else REQUEST_TIMEOUT_S):
                 await app(scope, receive, send_with_headers)
@@ -258,6 +301,30 @@ def around(app: ASGIApp, prefix: str) -> ASGIApp:
             _log_access(scope, path, status, time.perf_counter() - started_s)
 
     return edge
+
+
+def is_below(path: str, prefix: str) -> bool:
+    """Whether a path belongs to the panel; whoever does not know the base path gets no word of it."""
+    return not prefix or path == prefix or path.startswith(f"{prefix}/")
+
+
+def is_host(text: str) -> bool:
+    """Whether this is a host, with or without a port, that can stand in a URL."""
+    if not _HOST.fullmatch(text):
+        return False
+    port = text.rpartition(":")[2] if not text.endswith("]") and ":" in text else "0"
+    return int(port) <= MAX_PORT
+
+
+def _host_header(scope: Scope) -> str:
+    found = [value for name, value in scope["headers"] if name == b"host"]
+    return found[0].decode("latin-1") if len(found) == 1 else ""
+
+
+async def _send_plain(send: Callable[[Message], Any], status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})  # type: ignore[typeddict-item]
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _with_security(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -54,6 +54,7 @@ def open_ledger(context: Context, bus: Bus, commander: Commander, desks: Desks) 
     desks.add(LEDGER_BATCH, inbox.on_ledger_batch)
     ingest.on_commit += [limits.note, allowances.note, live.note, context.pulse.ring]
     database.after_commit.append(allowances.note_change)
+    context.presence.on_double.append(inbox.note_double)
     context.presence.on_instance.append(lambda sid, beat: _on_instance(allowances, sid, beat))
     return Ledger(
         ingest=ingest,
@@ -69,6 +70,7 @@ def open_ledger(context: Context, bus: Bus, commander: Commander, desks: Desks) 
             "limits": limits.run,
             "allowances": allowances.run,
             "roll-up": rollup.run,
+            "doubles": inbox.run,
         },
     )
 

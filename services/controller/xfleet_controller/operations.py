@@ -1,6 +1,5 @@
 """`/healthz`, `/readyz` and `/metrics`: for whoever runs the controller."""
 
-import ipaddress
 import secrets
 from typing import Any
 
@@ -15,6 +14,7 @@ from xfleet_controller.auth.rights import Forbidden
 from xfleet_controller.context import Context
 from xfleet_controller.db import is_reachable
 from xfleet_controller.edge import TheContext, client_address
+from xfleet_controller.proxies import came_by_proxy, is_among, is_loopback, networks_of
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -77,11 +77,12 @@ class FleetFigures(Collector):
 
 
 def _may_read(request: Request[Any, Any, Any], context: Context) -> bool:
+    """By token, or over loopback: not what a proxy on loopback passes on, and not what a browser was lured to."""
     token = context.settings.metrics_token
     given = request.headers.get("authorization", "").removeprefix("Bearer ")
     if token and secrets.compare_digest(given.encode(), token.encode()):
         return True
-    try:
-        return ipaddress.ip_address(client_address(request)).is_loopback
-    except ValueError:
+    address, host = client_address(request), request.url.hostname or ""
+    if came_by_proxy(request.scope) or is_among(address, networks_of(context.settings.behind_proxy)):
         return False
+    return is_loopback(address) and (host == "localhost" or is_loopback(host))

@@ -1,7 +1,6 @@
 """`run`: the controller and its web server, in one process."""
 
 import asyncio
-import ipaddress
 import logging
 import os
 import socket
@@ -13,6 +12,7 @@ import uvicorn
 from xfleet_controller.app import Controller, open_controller
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.pages import panel_pages
+from xfleet_controller.proxies import behind, is_loopback, networks_of
 from xfleet_controller.web_app import create_web_app
 from xfleet_runtime.errors import Unusable
 from xfleet_runtime.files import lock_exclusively
@@ -66,6 +66,8 @@ async def web_server(controller: Controller, listener: socket.socket) -> AsyncIt
     app = create_web_app(
         controller.context, pages=pages.handlers, html_error=pages.html_error, state={"controller": controller}
     )
+    if settings.behind_proxy:
+        app = behind(app, networks_of(settings.behind_proxy))
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
         app,
@@ -79,8 +81,7 @@ async def web_server(controller: Controller, listener: socket.socket) -> AsyncIt
         timeout_keep_alive=65,
         ssl_certfile=str(settings.tls_cert) if settings.tls_cert else None,
         ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,
-        proxy_headers=bool(settings.behind_proxy),
-        forwarded_allow_ips=settings.behind_proxy or None,
+        proxy_headers=False,
     )
     try:
         config.load()
@@ -100,12 +101,11 @@ def check_listen(settings: ControllerSettings) -> None:
     for path in (settings.tls_cert, settings.tls_key):
         if path is not None and not path.is_file():
             raise Unusable(f"There is no file {path}. Check --tls-cert and --tls-key.")
-    for part in settings.behind_proxy.split(",") if settings.behind_proxy else ():
-        try:
-            ipaddress.ip_network(part.strip(), strict=False)
-        except ValueError as error:
-            raise Unusable(f"--behind-proxy is a CIDR such as 10.0.0.0/8: {error}.") from error
-    if settings.tls or settings.behind_proxy or _is_loopback(settings.listen):
+    try:
+        networks_of(settings.behind_proxy)
+    except ValueError as error:
+        raise Unusable(f"--behind-proxy is a CIDR such as 10.0.0.0/8: {error}.") from error
+    if settings.tls or settings.behind_proxy or is_loopback(settings.listen) or settings.listen == "localhost":
         return
     raise Unusable(
         f"Refusing to show the panel on {settings.listen} over plain HTTP. Give --tls-cert and --tls-key, or "
@@ -144,10 +144,3 @@ def _single_process(settings: ControllerSettings) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

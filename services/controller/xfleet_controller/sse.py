@@ -2,7 +2,7 @@
 
 A page says which fragments it shows (`/live?page=clients&ids=1,2`). They are rendered when something rang the pulse, at
 most every `LEAST_GAP_S`, compared with what this stream sent last, and sent together as one message of `<hx-partial>`
-elements. Silence is broken by a comment every `PING_S`, at which the session is looked at again.
+elements. Silence is broken by a comment every `PING_S`; every `CHECK_S` the session is looked at again.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from litestar.response import Stream
 from xfleet_contracts.errors import Refusal
 from xfleet_controller.auth.service import NotSignedIn
 from xfleet_controller.edge import provide_actor
+from xfleet_controller.panel.forms import whole_number
 from xfleet_controller.panel.live_pages import PAGES, LivePage
 from xfleet_controller.panel.visit import Visit
 
@@ -23,6 +24,8 @@ LEAST_GAP_S = 1.0
 LOOK_EVERY_S = 5.0
 """How long a page waits for the pulse before it looks by itself: statuses also change by silence."""
 PING_S = 15.0
+CHECK_S = 10.0
+"""How long a stream may outlive its session, however much there is to tell."""
 MAX_IDS = 200
 PING = b": still here\n\n"
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -31,12 +34,12 @@ HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 @get("/live", include_in_schema=False)
 async def live(
     visit: NamedDependency[Visit], page: FromQuery[str] = "", ids: FromQuery[str] = ""
-) -> Stream | Response[str]:
+) -> Stream | Response[bytes]:
     """The stream of one page; an unknown page has nothing to say and gets no stream."""
     fragments = PAGES.get(page)
     if fragments is None:
-        return Response("", status_code=204)
-    wanted = tuple(int(each) for each in ids.split(",")[:MAX_IDS] if each.isdecimal())
+        return Response(b"", status_code=204)
+    wanted = tuple(number for each in ids.split(",")[:MAX_IDS] if (number := whole_number(each)) is not None)
     return Stream(stream_of(visit, fragments, wanted), media_type="text/event-stream", headers=HEADERS)
 
 
@@ -44,9 +47,13 @@ async def stream_of(visit: Visit, page: LivePage, ids: tuple[int, ...]) -> Async
     """The messages of one stream, until the browser goes, the session ends or the controller stops."""
     sent: dict[str, str] = {}
     pulse, clock = visit.context.pulse, visit.context.clock
-    quiet_since_s = clock.monotonic_s()
+    quiet_since_s = checked_s = clock.monotonic_s()
     while not pulse.closed:
         seen_count = pulse.rings_count
+        if clock.monotonic_s() - checked_s >= CHECK_S:
+            if not await still_signed_in(visit):
+                return
+            checked_s = clock.monotonic_s()
         try:
             fresh = await page(visit, ids)
         except Refusal:
@@ -57,8 +64,6 @@ async def stream_of(visit: Visit, page: LivePage, ids: tuple[int, ...]) -> Async
             yield message_of(changed)
             quiet_since_s = clock.monotonic_s()
         elif clock.monotonic_s() - quiet_since_s >= PING_S:
-            if not await still_signed_in(visit):
-                return
             yield PING
             quiet_since_s = clock.monotonic_s()
         await asyncio.sleep(LEAST_GAP_S)

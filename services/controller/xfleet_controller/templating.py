@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 from gettext import NullTranslations
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -38,7 +39,7 @@ class Templates:
             auto_reload=False,
         )
         cast("Any", self._environment).install_gettext_translations(translations or NullTranslations(), newstyle=True)
-        self._environment.globals.update(url=self.url, static_url=self.static_url, icon=self._icon)
+        self._environment.globals.update(url=self.url, static_url=self.static_url, icon=cache(self._icon))
         self._environment.filters.update(_filters(clock))
 
     def url(self, path: str, **query: str | int) -> str:

@@ -36,6 +36,18 @@ def create_web_app(
     state: dict[str, Any] | None = None,
 ) -> ASGIApp:
     """The application below the configured base path, as ASGI; `pages` are the panel's doors."""
+    app = create_litestar(context, pages=pages, html_error=html_error, state=state)
+    return edge.around(app, context.settings.prefix)
+
+
+def create_litestar(
+    context: Context,
+    *,
+    pages: Sequence[ControllerRouterHandler] = (),
+    html_error: HtmlError | None = None,
+    state: dict[str, Any] | None = None,
+) -> Litestar:
+    """The application without the edge around it: its routes can be listed."""
     api = Router(
         path=BASE,
         route_handlers=[
@@ -43,10 +55,9 @@ def create_web_app(
             show_openapi,
         ],
     )  # fmt: skip
-    prefix = context.settings.prefix
-    app = Litestar(
+    return Litestar(
         route_handlers=[api, SubscriptionDoor, OperationsDoor, *pages],
-        path=prefix or "/",
+        path=context.settings.prefix or "/",
         dependencies={
             "context": Provide(edge.provide_context, sync_to_thread=False),
             "actor": Provide(edge.provide_actor),
@@ -58,13 +69,17 @@ def create_web_app(
         state=State({"context": context} | (state or {})),
         debug=False,
     )
-    return edge.around(app, prefix)
 
 
 @get("/openapi.json", include_in_schema=False, media_type=OpenAPIMediaType.OPENAPI_JSON)
-async def show_openapi(request: Request[Any, Any, Any]) -> dict[str, Any]:
-    """The API's own description."""
+async def show_openapi(request: Request[Any, Any, Any], actor: edge.TheActor) -> dict[str, Any]:  # noqa: ARG001  a session
+    """The API's own description, for whoever may use it."""
     return request.app.openapi_schema.to_schema()
+
+
+async def _for_sessions(connection: Any, _handler: object) -> None:
+    """Guards what the framework serves by itself."""
+    await edge.provide_actor(connection)
 
 
 def _openapi() -> OpenAPIConfig:
@@ -73,7 +88,7 @@ def _openapi() -> OpenAPIConfig:
         title="xfleet",
         version="1",
         description="Every action of the panel as JSON. Errors are problem details with a stable word `code`.",
-        path=f"{BASE}/schema",
+        openapi_router=Router(path=f"{BASE}/schema", route_handlers=[], guards=[_for_sessions]),
         render_plugins=[JsonRenderPlugin(path="/openapi.json")],
         components=Components(security_schemes={"bearer": bearer}),
         security=[{"bearer": []}],

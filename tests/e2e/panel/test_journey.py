@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, expect
 
-from harness.browser import Visit, visiting
+from harness.browser import AWAKE, Visit, visiting
 from harness.panel import ADMIN, PASSWORD, PanelWorld, running_panel
 
 pytestmark = pytest.mark.browser
@@ -33,6 +33,7 @@ def sign_in(visit: Visit, world: PanelWorld) -> None:
 
 
 def add_inbound(visit: Visit, name: str) -> None:
+    visit.page.wait_for_selector(AWAKE)
     visit.page.get_by_role("link", name="Add inbound").first.click()
     dialog = visit.page.get_by_role("dialog")
     dialog.get_by_label("Name", exact=True).fill(name)
@@ -41,6 +42,7 @@ def add_inbound(visit: Visit, name: str) -> None:
 
 
 def add_client(visit: Visit, name: str, quota: str = "") -> None:
+    visit.page.wait_for_selector(AWAKE)
     visit.page.get_by_role("link", name="Add client").first.click()
     dialog = visit.page.get_by_role("dialog")
     dialog.get_by_label("Name", exact=True).fill(name)
@@ -92,6 +94,7 @@ def test_search_narrows_the_list_while_typing(visit: Visit, world: PanelWorld) -
         add_client(visit, name)
         visit.page.keyboard.press("Escape")
         expect(visit.page.get_by_role("dialog")).to_be_hidden()
+    visit.page.wait_for_selector(AWAKE)
     visit.page.keyboard.press("Control+k")
     visit.page.keyboard.type("ann")
     expect(visit.page.get_by_role("row", name="bert")).to_be_hidden()
@@ -129,6 +132,7 @@ def test_deleted_client_disappears_after_a_question(visit: Visit, world: PanelWo
 def test_ended_session_leads_to_the_sign_in_form(visit: Visit, world: PanelWorld) -> None:
     sign_in(visit, world)
     visit.page.goto(f"{world.base_url}/clients")
+    visit.page.wait_for_selector(AWAKE)
     visit.context.clear_cookies()
     visit.page.get_by_label("Search clients").last.fill("x")
     expect(visit.page.get_by_role("heading", name="Sign in to your fleet")).to_be_visible()

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from harness.browser import visiting
+from harness.browser import AWAKE, visiting
 from xfleet_controller.gallery.pages import SPECIMENS
 
 pytestmark = pytest.mark.browser
@@ -30,6 +30,7 @@ def test_every_page_fits_a_phone_in_the_dark(browser: Browser, gallery: str) -> 
 
 def open_form(page: Page, gallery: str) -> None:
     page.goto(f"{gallery}/clients")
+    page.wait_for_selector(AWAKE)
     page.get_by_role("link", name="Add client").click()
     expect(page.get_by_role("dialog")).to_be_visible()
 
@@ -83,6 +84,7 @@ def test_phone_reaches_every_page_without_javascript(browser: Browser, gallery: 
 def test_phone_menu_opens_by_its_button(browser: Browser, gallery: str) -> None:
     with visiting(browser, phone=True) as visit:
         visit.page.goto(f"{gallery}/clients")
+        visit.page.wait_for_selector(AWAKE)
         expect(visit.page.get_by_role("link", name="Tasks")).to_be_hidden()
         visit.page.get_by_role("button", name="Menu").click()
         expect(visit.page.get_by_role("link", name="Tasks")).to_be_visible()
@@ -92,6 +94,7 @@ def test_theme_is_remembered_and_applied_before_the_first_paint(browser: Browser
     with visiting(browser) as visit:
         page = visit.page
         page.goto(f"{gallery}/clients")
+        page.wait_for_selector(AWAKE)
         page.get_by_role("banner").get_by_role("button", name="Theme").click()
         page.get_by_role("banner").get_by_role("button", name="Dark").click()
         expect(page.locator("html")).to_have_attribute("data-bs-theme", "dark")
@@ -103,6 +106,7 @@ def test_theme_is_remembered_and_applied_before_the_first_paint(browser: Browser
 def test_ctrl_k_goes_to_the_search_field(browser: Browser, gallery: str) -> None:
     with visiting(browser) as visit:
         visit.page.goto(f"{gallery}/tasks")
+        visit.page.wait_for_selector(AWAKE)
         visit.page.keyboard.press("Control+k")
         expect(visit.page.get_by_label("Search clients")).to_be_focused()
 

@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, async_playwright, expect
 
-from harness.browser import CHROMIUM, FLAGS
+from harness.browser import AWAKE, CHROMIUM, FLAGS
 from harness.fleet import PASSWORD, Fleet
 from harness.xray import Sink, TlsTarget, XrayClient, free_port, transfer
 
@@ -47,6 +47,7 @@ async def test_newcomer_sees_the_bytes_that_went_through(
     await expect(card).to_contain_text("online")
     await expect(card).to_contain_text("running")
 
+    await page.wait_for_selector(AWAKE)
     await page.get_by_role("link", name="Add inbound").first.click()
     form = page.get_by_role("dialog", name="Add inbound")
     await form.get_by_label("Name", exact=True).fill("front door")
@@ -59,6 +60,7 @@ async def test_newcomer_sees_the_bytes_that_went_through(
     await expect(page.get_by_role("row", name="front door")).to_contain_text("live", timeout=15_000)
 
     await page.get_by_role("link", name="Clients").click()
+    await page.wait_for_selector(AWAKE)
     await page.get_by_role("link", name="Add client").first.click()
     form = page.get_by_role("dialog", name="Add client")
     await form.get_by_label("Name", exact=True).fill("grace")

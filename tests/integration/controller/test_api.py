@@ -321,7 +321,7 @@ async def test_traffic_of_an_empty_fleet_is_nothing(api: httpx.AsyncClient) -> N
 
 async def test_metrics_are_for_loopback_or_the_token(context: Context) -> None:
     async with open_api(context) as near, open_api(context, address="203.0.113.9") as far:
-        assert (await near.get("/metrics")).status_code == 200
+        assert (await near.get("http://127.0.0.1:2053/metrics")).status_code == 200
         assert (await near.get("/readyz")).json() == {"database": "ok", "broker": "ok"}
         problem(await far.get("/metrics"), 403, "forbidden")
 
@@ -333,3 +333,13 @@ async def test_secrets_never_reach_the_audit_log(api: httpx.AsyncClient, server:
         rows = (await session.scalars(select(AuditRow))).all()
     assert {"sign_in", "add_server", "add_inbound"} <= {row.action for row in rows}
     assert not any(secret in str((row.before, row.after)) for row in rows)
+
+
+async def test_a_browser_sees_readable_links_and_an_app_base64(api: httpx.AsyncClient, server: Server) -> None:
+    inbound = await new_inbound(api, server.id)
+    made = await new_client(api, inbound_ids=[inbound["id"]])
+    page = await api.get(made["subscription_url"], headers={"accept": "text/html,*/*"})
+    assert page.text.split() == made["links"]
+    assert page.headers["content-disposition"] == "inline"
+    app = await api.get(made["subscription_url"], headers={"user-agent": "v2rayNG/1.9", "accept": "*/*"})
+    assert base64.b64decode(app.text).decode().split() == made["links"]

@@ -204,7 +204,9 @@ async def test_a_role_without_rights_is_refused_at_the_service_door(api: httpx.A
 
 
 async def test_every_door_but_a_few_wants_a_session(api: httpx.AsyncClient) -> None:
-    schema = (await api.get("/api/v1/openapi.json")).json()
+    assert (await api.get("/api/v1/openapi.json")).status_code == 401
+    headers = {"authorization": f"Bearer {(await sign_in(api)).json()['token']}"}
+    schema = (await api.get("/api/v1/openapi.json", headers=headers)).json()
     for path, methods in schema["paths"].items():
         for method in methods:
             if (path, method) == ("/api/v1/session", "post"):

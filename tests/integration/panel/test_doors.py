@@ -107,6 +107,15 @@ def test_static_files_are_kept_for_ever_and_compressed(admin: Visitor) -> None:
     assert int(css.headers["content-length"]) < 90_000
 
 
+def test_pages_are_compressed_for_those_who_take_it(admin: Visitor) -> None:
+    packed = admin.get("/", **{"accept-encoding": "gzip"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert int(packed.headers["content-length"]) < 15_000
+    plain = admin.get("/", **{"accept-encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert "</html>" in plain.text
+
+
 def test_file_outside_the_static_directory_is_not_there(admin: Visitor) -> None:
     for name in ("../filters.py", "..%2Ffilters.py", "%2e%2e/filters.py", "css/nothing.css"):
         assert admin.get(f"/static/0/{name}").status_code in {404, 400}

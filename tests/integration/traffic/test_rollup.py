@@ -91,7 +91,7 @@ async def test_a_kill_in_the_middle_of_a_roll_up_repeats_nothing(bench: LedgerBe
     async def killed() -> None:
         async with bench.database.write() as session:
             assert await rollup_store.claim(session, waiting)
-            await rollup_store.add(session, {(ONE, INBOUND, HOUR, 1): [1, 1]}, {})
+            await rollup_store.add(session, rollup_store.columns_of({(ONE, INBOUND, HOUR, 1): [1, 1]}, {}))
             raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):

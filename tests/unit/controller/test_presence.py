@@ -80,6 +80,21 @@ def test_two_instances_are_both_remembered(presence: Presence, clock: FakeClock)
     assert set(presence.live_starts("srv1")) == {"i2"}
 
 
+def test_a_predecessor_that_beats_again_is_a_double_and_a_successor_is_not(
+    presence: Presence, clock: FakeClock
+) -> None:
+    doubles: list[tuple[str, tuple[str, str]]] = []
+    presence.on_double.append(lambda sid, pair: doubles.append((sid, pair)))
+    presence.take("srv1", make_beat(1))
+    presence.take("srv1", make_beat(1, instance="i2"))
+    clock.advance(1)
+    presence.take("srv1", make_beat(2))
+    assert doubles == []
+    clock.advance(5)
+    presence.take("srv1", make_beat(2, instance="i2"))
+    assert doubles == [("srv1", ("i2", "i1"))]
+
+
 @pytest.mark.parametrize(
     ("payload", "sid", "reason"),
     [

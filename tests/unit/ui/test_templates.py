@@ -1,13 +1,16 @@
 """Every page renders in every state, below its base path, and asks for nothing the content policy forbids."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
 
+from xfleet_controller.dashboard.present import chart_of
 from xfleet_controller.gallery.pages import SPECIMENS, render_specimen
+from xfleet_controller.settings.web import device_words
 from xfleet_controller.templating import Templates, normalize_base_path
+from xfleet_controller.traffic.query import Point
 from xfleet_runtime.clock import FakeClock
 
 NOW = datetime(2026, 11, 22, 14, 5, tzinfo=UTC)
@@ -122,3 +125,19 @@ def test_live_fragment_is_wrapped_for_its_target() -> None:
         "x-1", "errors/_body.html", error={"status": 1, "title": "", "message": "", "error_id": ""}
     )
     assert text.startswith('<hx-partial hx-target="#x-1" hx-swap="outerMorph">')
+
+
+def test_browsers_are_named_as_people_name_them() -> None:
+    chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0 Safari/537.36"
+    assert device_words(chrome) == "Chrome on Linux"
+    assert device_words(chrome + " Edg/120.0") == "Edge on Linux"
+    assert device_words("python-httpx/0.28") == "python-httpx/0.28"
+
+
+def test_rates_of_the_chart_are_averages_and_an_idle_fleet_has_none() -> None:
+    points = [Point(NOW + timedelta(minutes=minute), 600 * minute, 6000) for minute in range(4)]
+    chart = chart_of("24h", points, 60, 2)
+    assert chart.up_bytes_per_s == (5.0, 25.0)
+    assert chart.down_bytes_per_s == (100.0, 100.0)
+    assert chart.at_s == (int(NOW.timestamp()), int(NOW.timestamp()) + 120)
+    assert chart_of("1h", [Point(NOW, 0, 0)], 60, 1).at_s == ()

@@ -5,8 +5,8 @@ import platform
 import msgspec
 
 from xfleet_agent.desk import Verb
-from xfleet_agent.enroll import agent_version
 from xfleet_agent.parts import Parts
+from xfleet_agent.version import agent_version
 from xfleet_contracts.commands import AgentInfo
 
 NAME = "info"

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import NoReturn
 
 import msgspec
 
@@ -15,6 +16,7 @@ from xfleet_controller.auth.passwords import Passwords, password_errors
 from xfleet_controller.auth.rights import OWNER, SYSTEM, Actor, authorize
 from xfleet_controller.context import Context
 from xfleet_controller.errors import Invalid, NotFound, invalid
+from xfleet_controller.texts import has_controls
 from xfleet_runtime.ids import new_token
 
 TOUCH_AFTER = timedelta(minutes=1)
@@ -60,17 +62,22 @@ async def sign_in(
 ) -> SignedIn:
     """A new session for the right password. Raises `WrongPassword` or `TooManyTries`."""
     now, account = context.clock.now(), name.strip().lower()[:MAX_NAME]
-    async with context.database.read() as session:
-        await throttle.check(session, account, address, now)
-        admin = await store.find_admin(session, account)
-    fits = await context.passwords.fits(admin.password_hash if admin else None, password[:1000])
-    if admin is None or not fits or not admin.enabled:
-        async with context.database.write() as session:
-            await throttle.note_failure(session, account, address, now)
-            note(session, SYSTEM, "sign_in_refused", "admin", account, now, address=address)
+    if has_controls(account):
         raise WrongPassword
+    async with context.database.read() as session:
+        admin = await store.find_admin(session, account)
+        known = await store.has_session_from(session, admin.id if admin else 0, address[:64], now)
+    with context.tries.one(account, address, known=known):
+        async with context.database.read() as session:
+            await throttle.check(session, account, address, now, known=known)
+        fits = await context.passwords.fits(admin.password_hash if admin else None, password[:1000])
+        if admin is None or not fits or not admin.enabled:
+            await _refuse(context, account, address, is_admin=admin is not None)
     token = new_token()
     async with context.database.write() as session:
+        current = await session.get(Admin, admin.id, with_for_update=True, populate_existing=True)
+        if current is None or not current.enabled or current.password_hash != admin.password_hash:
+            raise WrongPassword
         await throttle.forget(session, account, address)
         session.add(
             Session(
@@ -87,6 +94,15 @@ async def sign_in(
         actor = _actor(admin, token, kind, address)
         note(session, actor, "sign_in", "admin", str(admin.id), now, name=admin.name)
     return SignedIn(token=token, actor=actor)
+
+
+async def _refuse(context: Context, account: str, address: str, *, is_admin: bool) -> NoReturn:
+    """Counts the failure and raises `WrongPassword`; a name nobody has may be a password in the wrong field."""
+    now = context.clock.now()
+    async with context.database.write() as session:
+        await throttle.note_failure(session, account, address, now)
+        note(session, SYSTEM, "sign_in_refused", "admin", account if is_admin else "unknown", now, address=address)
+    raise WrongPassword
 
 
 async def who_is(context: Context, token: str, *, kind: str, address: str) -> Actor:

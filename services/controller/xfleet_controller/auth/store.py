@@ -29,6 +29,14 @@ async def find_session(session: AsyncSession, token_sha256: str) -> tuple[Sessio
     return None if row is None else (row[0], row[1])
 
 
+async def has_session_from(session: AsyncSession, admin_id: int, address: str, now: datetime) -> bool:
+    """Whether an admin is signed in from this address."""
+    query = select(Session.admin_id).where(
+        Session.admin_id == admin_id, Session.address == address, Session.expires_at > now
+    )
+    return await session.scalar(query.limit(1)) is not None
+
+
 async def list_sessions(session: AsyncSession, admin_id: int) -> Sequence[Session]:
     """Where an admin is signed in, newest use first."""
     query = select(Session).where(Session.admin_id == admin_id).order_by(Session.last_used_at.desc())

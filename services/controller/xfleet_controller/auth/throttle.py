@@ -4,7 +4,11 @@ The account's long delay is kept per address (`account:<name>@<address>`), so th
 never locks the owner out from another; guesses from many places are slowed by the account's own, short, delay.
 """
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,6 +21,10 @@ FREE_TRIES = 5
 LONGEST_S = 900
 LONGEST_ACCOUNT_S = 5
 FORGET_AFTER = timedelta(hours=24)
+
+
+IN_FLIGHT_PER_ADDRESS, IN_FLIGHT_PER_ACCOUNT, IN_FLIGHT = 2, 8, 32
+"""Passwords that may be looked at or wait at the same moment."""
 
 
 class TooManyTries(Refusal):
@@ -32,8 +40,45 @@ def delay_s(failures_count: int, *, free: int = FREE_TRIES, longest_s: int = LON
     return 0 if failures_count < free else min(longest_s, 2 ** min(failures_count - free, 20))
 
 
+def network_of(address: str) -> str:
+    """Whom an address stands for: of IPv6 the /64, which one customer has to himself."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return str(parsed)
+    mapped = parsed.ipv4_mapped
+    return str(mapped) if mapped else str(IPv6Network((int(parsed) >> 64 << 64, 64)))
+
+
+class Tries:
+    """Passwords being looked at just now.
+
+    A burst of guesses that all begin before the first has failed would slip past delays that only grow by failures.
+    """
+
+    def __init__(self) -> None:
+        self._now: Counter[str] = Counter()
+
+    @contextmanager
+    def one(self, account: str, address: str, *, known: bool) -> Iterator[None]:
+        """Holds a place; `known` addresses of the account need only one of their own. Raises `TooManyTries`."""
+        own, places = f"address:{network_of(address)}", {f"account:{account}": IN_FLIGHT_PER_ACCOUNT, "": IN_FLIGHT}
+        limits = {own: IN_FLIGHT_PER_ADDRESS} | ({} if known else places)
+        if any(self._now[key] >= limit for key, limit in limits.items()):
+            raise TooManyTries(retry_after_s=1)
+        self._now.update(limits.keys())
+        try:
+            yield
+        finally:
+            self._now.subtract(limits.keys())
+            self._now = +self._now
+
+
 def keys_of(account: str, address: str) -> dict[str, int]:
     """Throttle keys of a try, each with its longest delay in seconds."""
+    address = network_of(address)
     return {
         f"account:{account[:60]}": LONGEST_ACCOUNT_S,
         f"account:{account[:60]}@{address[:60]}": LONGEST_S,
@@ -41,9 +86,16 @@ def keys_of(account: str, address: str) -> dict[str, int]:
     }
 
 
-async def check(session: AsyncSession, account: str, address: str, now: datetime) -> None:
-    """Raises `TooManyTries` while one of the keys is blocked."""
-    rows = await session.scalars(select(LoginThrottle).where(LoginThrottle.key.in_(keys_of(account, address))))
+async def check(session: AsyncSession, account: str, address: str, now: datetime, *, known: bool = False) -> None:
+    """Raises `TooManyTries` while one of the keys is blocked.
+
+    The account's own delay does not hold where the account is `known` to sign in from: others, guessing from
+    everywhere, could keep its owner out for ever.
+    """
+    keys = keys_of(account, address)
+    if known:
+        del keys[f"account:{account[:60]}"]
+    rows = await session.scalars(select(LoginThrottle).where(LoginThrottle.key.in_(keys)))
     until = max((row.blocked_until_at for row in rows if row.blocked_until_at is not None), default=None)
     if until is not None and until > now:
         raise TooManyTries(retry_after_s=max(1, int((until - now).total_seconds())))
@@ -67,7 +119,7 @@ async def note_failure(session: AsyncSession, account: str, address: str, now: d
 
 async def forget(session: AsyncSession, account: str, address: str) -> None:
     """After a right password: this account starts over, from this address and in general."""
-    keys = [f"account:{account[:60]}", f"account:{account[:60]}@{address[:60]}"]
+    keys = [key for key in keys_of(account, address) if key.startswith("account:")]
     await session.execute(delete(LoginThrottle).where(LoginThrottle.key.in_(keys)))
 
 

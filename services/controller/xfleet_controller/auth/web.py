@@ -59,7 +59,9 @@ async def take_logout(visit: NamedDependency[Visit]) -> Response[Any]:
     """Ends the session."""
     await sign_out(visit.context, visit.actor)
     response = Redirect(visit.url("/login"), status_code=303, headers=PAGE_HEADERS)
-    response.set_cookie(**session_cookie(visit.context, "") | {"max_age": 0})
+    cookie = session_cookie(visit.context, "")
+    cookie["max_age"] = 0
+    response.set_cookie(**cookie)
     return response
 
 
@@ -70,6 +72,6 @@ def safe_path(path: str) -> str:
     return path
 
 
-def _form(panel: Panel, form: FormView, next_path: str, *, status: int = 200) -> Response[str]:
+def _form(panel: Panel, form: FormView, next_path: str, *, status: int = 200) -> Response[bytes]:
     login = LoginView(form=form, next_path=next_path)
     return html(panel.templates.render("auth/login.html", login=login), status=status)

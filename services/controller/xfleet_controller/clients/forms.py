@@ -10,7 +10,7 @@ from xfleet_controller.clients.models import Client
 from xfleet_controller.clients.service import ClientEdit, ClientNew
 from xfleet_controller.errors import FieldError, Invalid
 from xfleet_controller.inbounds.views import InboundRowView
-from xfleet_controller.panel.forms import Fields
+from xfleet_controller.panel.forms import Fields, whole_number
 from xfleet_controller.panel.views import OptionView
 
 UNITS = {"MB": 1024**2, "GB": 1024**3, "TB": 1024**4}
@@ -64,7 +64,7 @@ def edited_client(fields: Fields, before: Client) -> ClientEdit:
         expires_at=UNSET if same_expiry else expires_at,
         enabled=fields.is_on("enabled"),
         comment=fields.text("comment"),
-        version=int(fields.text("version")) if fields.text("version").isdecimal() else UNSET,
+        version=UNSET if (version := whole_number(fields.text("version"))) is None else version,
     )
 
 
@@ -112,7 +112,7 @@ def _place(row: InboundRowView, *, single_server: bool) -> tuple[str, ...]:
 
 
 def _inbound_ids(fields: Fields) -> list[int]:
-    return [int(each) for each in fields.every("inbound_ids") if each.isdecimal()]
+    return [number for each in fields.every("inbound_ids") if (number := whole_number(each)) is not None]
 
 
 def _limits(fields: Fields) -> tuple[int | None, datetime | None]:
@@ -141,7 +141,7 @@ def _quota_bytes(text: str, unit: str) -> int | None:
         number = Decimal(text.replace(",", "."))
     except InvalidOperation as error:
         raise ValueError(text) from error
-    if not number.is_finite() or number < 0:
+    if not number.is_finite() or not 0 <= number < MAX_QUOTA_BYTES:
         raise ValueError(text)
     total = int(number * UNITS.get(unit, 1))
     if total >= MAX_QUOTA_BYTES:

@@ -74,5 +74,5 @@ class Tombstone(Base):
     server_id: Mapped[int | None] = mapped_column(BigId)
     """Of an inbound: where it was."""
     deleted_at: Mapped[datetime]
-    retiring: Mapped[bool] = mapped_column(default=False)
+    retiring: Mapped[bool] = mapped_column(default=False, index=True)
     """Until every server it was on has acknowledged."""

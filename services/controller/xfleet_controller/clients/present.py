@@ -50,8 +50,12 @@ def detail_view(view: ClientView, subscription_url: str, inbound_titles: Mapping
 
 
 def qr_svg(text: str) -> str:
-    """A QR code as inline SVG without styles, which the content policy would refuse."""
-    return segno.make(text, error="m", micro=False).svg_inline(border=2, dark="#0b1020", light=None, omitsize=True)
+    """A QR code as inline SVG without styles, which our policy would refuse; empty when the text is too long."""
+    try:
+        drawn = segno.make(text, error="m", micro=False)
+    except segno.DataOverflowError:
+        return ""
+    return drawn.svg_inline(border=2, dark="#0b1020", light=None, omitsize=True)
 
 
 def address_warning(view: ClientView, subscription_url: str) -> str:

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,7 +17,7 @@ from xfleet_controller.clients import store
 from xfleet_controller.clients.models import Client, ClientInbound, Tombstone
 from xfleet_controller.clients.store import Usage
 from xfleet_controller.context import Context
-from xfleet_controller.errors import FieldError, Invalid, NotFound, check_version
+from xfleet_controller.errors import FieldError, Invalid, NotFound, check_version, invalid
 from xfleet_controller.inbounds import store as inbounds
 from xfleet_controller.inbounds.models import Inbound
 from xfleet_controller.outbox import note_event
@@ -25,11 +25,16 @@ from xfleet_controller.servers import state
 from xfleet_controller.servers.compile import Credentials, Scope, credentials_record, inbound_body
 from xfleet_controller.servers.state import Change
 from xfleet_controller.subscriptions.links import Link, links_of
+from xfleet_controller.texts import NEWLINES, has_controls
 from xfleet_xraykit.generate import complete_client
 
 MAX_NAME = 64
 MAX_COMMENT = 2000
 MAX_BYTES = 2**62
+MAX_INBOUNDS = 10_000
+MAX_ID = 2**63 - 1
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+"""Between them a moment survives every zone, database and client."""
 QUOTA = "quota"
 EXPIRED = "expired"
 ONLINE_WITHIN_S = 30
@@ -121,7 +126,8 @@ async def find_clients(context: Context, actor: Actor, client_ids: Sequence[int]
 async def create_client(context: Context, actor: Actor, new: ClientNew) -> tuple[ClientView, list[int]]:
     """A new client with fresh credentials on its inbounds; the ids of the tasks this caused."""
     authorize(actor, "clients.write")
-    fields = msgspec.structs.asdict(new)
+    _check_count(new.inbound_ids)
+    fields = msgspec.structs.asdict(new) | {"inbound_ids": sorted(set(new.inbound_ids))}
     async with context.database.write() as session:
         chosen = await inbounds.list_by_ids(session, new.inbound_ids)
         servers = {row.server_id for row in chosen}
@@ -156,6 +162,9 @@ async def edit_client(context: Context, actor: Actor, client_id: int, edit: Clie
     authorize(actor, "clients.write")
     fields = {name: value for name, value in msgspec.structs.asdict(edit).items() if value is not UNSET}
     version = fields.pop("version", None)
+    if "inbound_ids" in fields:
+        _check_count(fields["inbound_ids"])
+        fields["inbound_ids"] = sorted(set(fields["inbound_ids"]))
     async with context.database.write() as session:
         chosen = await inbounds.list_by_ids(session, fields.get("inbound_ids", ()))
         servers = await store.server_ids_of(session, client_id) | {row.server_id for row in chosen}
@@ -324,14 +333,26 @@ def _errors_of(fields: dict[str, Any]) -> list[FieldError]:
     expires_at = fields.get("expires_at")
     if expires_at is not None and expires_at.tzinfo is None:
         errors.append(FieldError("expires_at", "Give the moment with its time zone, such as Z at the end.", "no_zone"))
-    if len(fields.get("comment", "")) > MAX_COMMENT:
+    elif expires_at is not None and not EARLIEST <= expires_at <= LATEST:
+        errors.append(FieldError("expires_at", "Give a moment between 1970 and 9999.", "out_of_range"))
+    comment = fields.get("comment", "")
+    if len(comment) > MAX_COMMENT:
         errors.append(FieldError("comment", f"The comment may have at most {MAX_COMMENT} characters.", "too_long"))
+    if has_controls(comment, allowed=NEWLINES):
+        errors.append(FieldError("comment", "Control characters are not allowed here.", "control_characters"))
     return errors
+
+
+def _check_count(inbound_ids: Sequence[int]) -> None:
+    if len(inbound_ids) > MAX_INBOUNDS:
+        raise invalid("inbound_ids", f"A client can be on at most {MAX_INBOUNDS} inbounds.", "too_many")
+    if any(not 0 < inbound_id <= MAX_ID for inbound_id in inbound_ids):
+        raise invalid("inbound_ids", "There is no such inbound.", "not_found")
 
 
 def name_problem(name: str) -> str:
     """What is wrong with a client's name; empty when nothing is."""
-    if not 0 < len(name) <= MAX_NAME:
+    if not 0 < len(name) <= MAX_NAME or len(name.lower()) > MAX_NAME:
         return f"The name needs 1 to {MAX_NAME} characters."
     if any(char.isspace() or char in "/\\" or not char.isprintable() for char in name):
         return "The name must not contain spaces, slashes or control characters."

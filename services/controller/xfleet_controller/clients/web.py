@@ -24,9 +24,9 @@ from xfleet_controller.clients.service import (
 from xfleet_controller.clients.views import ClientDeleteView, ClientFormView, ClientsPageView
 from xfleet_controller.edge import public_base
 from xfleet_controller.inbounds.web import inbound_rows
-from xfleet_controller.panel.forms import Fields, read_fields, refused
+from xfleet_controller.panel.forms import Fields, read_fields, refused, whole_number
 from xfleet_controller.panel.responses import is_htmx
-from xfleet_controller.panel.views import FormView, OptionView, PagingView
+from xfleet_controller.panel.views import MAX_PAGE, FormView, OptionView, PagingView
 from xfleet_controller.panel.visit import UNPROCESSABLE, Visit, triggers
 from xfleet_controller.subscriptions.links import subscription_path
 
@@ -43,11 +43,11 @@ async def show_clients(
     wanted_state: StateFilter = "",
     inbound: FromQuery[str] = "",
     page: FromQuery[int] = 1,
-) -> Response[str]:
+) -> Response[bytes]:
     """The clients by name or comment, state and inbound."""
-    search, page = search.strip()[:200], max(1, page)
+    search, page = search.strip()[:200], min(max(1, page), MAX_PAGE)
     state = wanted_state if wanted_state in STATES else ""
-    inbound_id = int(inbound) if inbound.isdecimal() else None
+    inbound_id = whole_number(inbound)
     views, total = await list_clients(
         visit.context,
         visit.actor,
@@ -74,7 +74,7 @@ async def show_clients(
 
 
 @get("/clients/new", include_in_schema=False)
-async def show_new_form(visit: NamedDependency[Visit]) -> Response[str]:
+async def show_new_form(visit: NamedDependency[Visit]) -> Response[bytes]:
     """The empty form; with one inbound it is chosen already."""
     titles = await inbound_titles(visit)
     chosen = set(titles) if len(titles) == 1 else set[int]()
@@ -97,13 +97,13 @@ async def take_new_form(visit: NamedDependency[Visit]) -> Response[Any]:
 
 
 @get("/clients/{client_id:int}", include_in_schema=False)
-async def show_client(visit: NamedDependency[Visit], client_id: FromPath[int]) -> Response[str]:
+async def show_client(visit: NamedDependency[Visit], client_id: FromPath[int]) -> Response[bytes]:
     """One client with QR codes and links."""
     return await _detail(visit, await get_client(visit.context, visit.actor, client_id))
 
 
 @get("/clients/{client_id:int}/edit", include_in_schema=False)
-async def show_form(visit: NamedDependency[Visit], client_id: FromPath[int]) -> Response[str]:
+async def show_form(visit: NamedDependency[Visit], client_id: FromPath[int]) -> Response[bytes]:
     """The form of one client."""
     view = await get_client(visit.context, visit.actor, client_id)
     return await _dialog(visit, client_id, FormView(values=forms.stored_values(view.row)), set(view.inbound_ids))
@@ -136,7 +136,7 @@ async def disable(visit: NamedDependency[Visit], client_id: FromPath[int]) -> Re
 
 
 @get("/clients/{client_id:int}/delete", include_in_schema=False)
-async def show_delete(visit: NamedDependency[Visit], client_id: FromPath[int]) -> Response[str]:
+async def show_delete(visit: NamedDependency[Visit], client_id: FromPath[int]) -> Response[bytes]:
     """Asks before deleting."""
     view = await get_client(visit.context, visit.actor, client_id)
     return visit.dialog("clients/_delete.html", "Delete client", deletion=ClientDeleteView(row=row_view(view, {})))
@@ -154,21 +154,21 @@ async def inbound_titles(visit: Visit) -> dict[int, str]:
     return {row.id: row.title for row in await inbound_rows(visit)}
 
 
-async def _detail(visit: Visit, view: ClientView) -> Response[str]:
+async def _detail(visit: Visit, view: ClientView) -> Response[bytes]:
     url = f"{public_base(visit.request, visit.context)}{subscription_path(view.row.sub_id)}"
     client = await asyncio.to_thread(detail_view, view, url, await inbound_titles(visit))
     return visit.dialog("clients/_detail.html", view.row.name, client=client)
 
 
-async def _again(visit: Visit, client_id: int | None, fields: Fields, refusal: Refusal) -> Response[str]:
+async def _again(visit: Visit, client_id: int | None, fields: Fields, refusal: Refusal) -> Response[bytes]:
     form = refused(fields.values() | {"inbound_ids": ""}, refusal, names=forms.FIELD_NAMES)
-    chosen = {int(each) for each in fields.every("inbound_ids") if each.isdecimal()}
+    chosen = {number for each in fields.every("inbound_ids") if (number := whole_number(each)) is not None}
     return await _dialog(visit, client_id, form, chosen, status=UNPROCESSABLE)
 
 
 async def _dialog(
     visit: Visit, client_id: int | None, form: FormView, chosen: set[int], *, status: int = 200
-) -> Response[str]:
+) -> Response[bytes]:
     rows = await inbound_rows(visit)
     options = {
         "inbound_ids": forms.inbound_options(rows, chosen, single_server=visit.shell.single_server),

@@ -8,7 +8,6 @@ from litestar.params import QueryParameter
 
 from xfleet_controller.dashboard.present import chart_view, totals_view
 from xfleet_controller.dashboard.views import DashboardView
-from xfleet_controller.panel.responses import html
 from xfleet_controller.panel.store import count_inbounds
 from xfleet_controller.panel.visit import Visit
 from xfleet_controller.servers.service import list_servers
@@ -19,7 +18,7 @@ Range = Annotated[str, QueryParameter(name="range")]
 
 
 @get("/", include_in_schema=False)
-async def show_dashboard(visit: NamedDependency[Visit], chart_range: Range = "1h") -> Response[str]:
+async def show_dashboard(visit: NamedDependency[Visit], chart_range: Range = "1h") -> Response[bytes]:
     """The fleet at a glance."""
     servers, _ = await list_servers(visit.context, visit.actor)
     totals = await totals_view(visit.context, visit.actor, servers)
@@ -38,7 +37,7 @@ async def show_dashboard(visit: NamedDependency[Visit], chart_range: Range = "1h
 
 
 @get("/traffic", include_in_schema=False)
-async def show_chart(visit: NamedDependency[Visit], chart_range: Range = "1h") -> Response[str]:
+async def show_chart(visit: NamedDependency[Visit], chart_range: Range = "1h") -> Response[bytes]:
     """The chart's card alone, for another range."""
     chart = await chart_view(visit.context, visit.actor, chart_range)
-    return html(visit.panel.templates.render("dashboard/_traffic.html", chart=chart))
+    return visit.fragment("dashboard/_traffic.html", chart=chart)

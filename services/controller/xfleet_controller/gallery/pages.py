@@ -144,7 +144,7 @@ def render_specimen(templates: Templates, name: str, now: datetime) -> str:
         "shell": samples.shell(single_server=specimen.single_server, direction=specimen.direction),
         "csrf_token": "sample",
         "in_dialog": False,
-        "live_url": templates.url("/gallery/live"),
+        "live_url": templates.url("/live", page="gallery"),
         "fragment": specimen.fragment,
         "page_title": specimen.title,
         "active": "",

@@ -12,14 +12,14 @@ from xfleet_controller.panel.visit import Visit
 
 
 @get("/gallery", include_in_schema=False)
-async def show_gallery(visit: NamedDependency[Visit]) -> Response[str]:
+async def show_gallery(visit: NamedDependency[Visit]) -> Response[bytes]:
     """The list of everything that can be looked at."""
     authorize(visit.actor, "gallery.read")
     return visit.page("gallery/index.html", specimens=SPECIMENS)
 
 
 @get("/gallery/{name:str}", include_in_schema=False)
-async def show_specimen(visit: NamedDependency[Visit], name: FromPath[str]) -> Response[str]:
+async def show_specimen(visit: NamedDependency[Visit], name: FromPath[str]) -> Response[bytes]:
     """One page in one state, made up."""
     authorize(visit.actor, "gallery.read")
     if name not in SPECIMENS:

@@ -9,7 +9,7 @@ import msgspec
 from xfleet_contracts.desired_state import InboundBody
 from xfleet_controller.errors import FieldError, Invalid
 from xfleet_controller.inbounds.service import InboundEdit, InboundNew
-from xfleet_controller.panel.forms import Fields
+from xfleet_controller.panel.forms import Fields, whole_number
 from xfleet_controller.panel.views import FormView, OptionView
 
 REALITY, WEBSOCKET, CUSTOM = "reality", "ws", "custom"
@@ -116,7 +116,7 @@ def new_inbound(fields: Fields) -> InboundNew:
     stream = {} if kind == CUSTOM else _stream_of(kind, fields)
     sniffing = {} if kind == CUSTOM else SNIFFING
     return InboundNew(
-        server_id=int(fields.text("server_id")) if fields.text("server_id").isdecimal() else 0,
+        server_id=whole_number(fields.text("server_id")) or 0,
         port=port,
         protocol=(fields.text("protocol") or "vless") if kind == CUSTOM else "vless",
         remark=fields.text("remark"),
@@ -151,7 +151,7 @@ def edited_inbound(fields: Fields, before: InboundBody) -> InboundEdit:
         stream_settings=stream,
         sniffing=written["sniffing"],
         enabled=fields.is_on("enabled"),
-        version=int(fields.text("version")) if fields.text("version").isdecimal() else msgspec.UNSET,
+        version=msgspec.UNSET if (version := whole_number(fields.text("version"))) is None else version,
     )
 
 
@@ -213,6 +213,9 @@ def _json_field(fields: Fields, name: str, errors: list[FieldError]) -> dict[str
         return {}
     try:
         value = msgspec.json.decode(text)
+    except RecursionError:
+        errors.append(FieldError(name, "This is nested too deeply.", "too_deep"))
+        return {}
     except msgspec.DecodeError as error:
         errors.append(FieldError(name, f"This is not JSON: {error}.", "not_json"))
         return {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -26,12 +27,17 @@ from xfleet_controller.servers.compile import (
     inbound_body,
     inbound_record,
 )
+from xfleet_controller.servers.service import LOCAL
 from xfleet_controller.servers.store import find_server
+from xfleet_controller.texts import has_controls, has_nul, is_too_deep
 from xfleet_xraykit.generate import complete_inbound, default_flow
-from xfleet_xraykit.lint import find_port_clash, lint_inbound
+from xfleet_xraykit.lint import MAX_PORT, find_port_clash, lint_inbound
 from xfleet_xraykit.protocols import security_name, transport_name
 
 MAX_REMARK = 200
+MAX_LISTEN = 200
+MAX_DEPTH = 32
+"""How deep Xray's objects may nest: far more than Xray knows, far less than any reader of JSON."""
 
 
 class InboundNew(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -198,6 +204,8 @@ def _write_body(context: Context, row: Inbound, body: InboundBody) -> None:
 async def _checked(
     session: AsyncSession, context: Context, server_id: int, given: InboundBody, *, but: int | None = None
 ) -> InboundBody:
+    if problems := _unfit(given):
+        raise Invalid(problems)
     body = complete_inbound(given)
     errors = [FieldError(each.path, each.reason, each.code) for each in lint_inbound(body)]
     others = {row.ref: row for row in await store.list_of_server(session, server_id) if row.id != but}
@@ -205,9 +213,21 @@ async def _checked(
     if clash is not None:
         name = others[clash].remark or f"#{others[clash].id}"
         errors.append(FieldError("port", f"Port {body.port} is already used by the inbound {name}.", "port_taken"))
+    if holder := await _holder_of(session, context, server_id, body):
+        errors.append(FieldError("port", f"Port {body.port} is used by the {holder} of this machine.", "port_taken"))
     if errors:
         raise Invalid(errors)
     return body
+
+
+async def _holder_of(session: AsyncSession, context: Context, server_id: int, body: InboundBody) -> str:
+    """Which part of xfleet itself listens on this port, where the server is the controller's own machine."""
+    found = await find_server(session, server_id)
+    if found is None or found[0].slug != LOCAL or body.listen.startswith(("/", "@")):
+        return ""
+    urls = context.fleet.broker_urls if context.fleet is not None else context.settings.broker_url.split(",")
+    holders = {urlsplit(url.strip()).port: "broker" for url in urls} | {context.settings.port: "panel"}
+    return holders.get(body.port, "")
 
 
 async def _move_flows(session: AsyncSession, context: Context, row: Inbound, flow: str) -> None:
@@ -244,3 +264,20 @@ async def _views(session: AsyncSession, context: Context, rows: Sequence[Inbound
 def _check_remark(remark: str) -> None:
     if len(remark.strip()) > MAX_REMARK:
         raise invalid("remark", f"The remark may have at most {MAX_REMARK} characters.", "too_long")
+    if has_controls(remark):
+        raise invalid("remark", "Control characters are not allowed here.", "control_characters")
+
+
+def _unfit(body: InboundBody) -> list[FieldError]:
+    """What can be neither stored nor read by everybody, before anything looks inside."""
+    errors: list[FieldError] = []
+    if not 0 <= body.port <= MAX_PORT:
+        errors.append(FieldError("port", f"The port must be between 1 and {MAX_PORT}.", "bad_port"))
+    if len(body.listen) > MAX_LISTEN or has_controls(body.listen):
+        errors.append(FieldError("listen", "Listen is empty, an IP address or the path of a socket.", "bad_listen"))
+    for field in ("settings", "stream_settings", "sniffing"):
+        if is_too_deep(getattr(body, field), MAX_DEPTH):
+            errors.append(FieldError(field, f"Objects may nest {MAX_DEPTH} deep.", "too_deep"))
+        elif has_nul(getattr(body, field)):
+            errors.append(FieldError(field, "NUL characters are not allowed here.", "control_characters"))
+    return errors

@@ -31,7 +31,7 @@ FORM = "inbounds/_form.html"
 
 
 @get("/inbounds", include_in_schema=False)
-async def show_inbounds(visit: NamedDependency[Visit]) -> Response[str]:
+async def show_inbounds(visit: NamedDependency[Visit]) -> Response[bytes]:
     """All inbounds."""
     rows = await inbound_rows(visit)
     async with visit.context.database.read() as session:
@@ -41,7 +41,7 @@ async def show_inbounds(visit: NamedDependency[Visit]) -> Response[str]:
 
 
 @get("/inbounds/new", include_in_schema=False)
-async def show_new_form(visit: NamedDependency[Visit]) -> Response[str]:
+async def show_new_form(visit: NamedDependency[Visit]) -> Response[bytes]:
     """The empty form, with good defaults filled in."""
     servers, _ = await list_servers(visit.context, visit.actor)
     inbounds, _ = await list_inbounds(visit.context, visit.actor)
@@ -65,7 +65,7 @@ async def take_new_form(visit: NamedDependency[Visit]) -> Response[Any]:
 
 
 @get("/inbounds/{inbound_id:int}/edit", include_in_schema=False)
-async def show_form(visit: NamedDependency[Visit], inbound_id: FromPath[int]) -> Response[str]:
+async def show_form(visit: NamedDependency[Visit], inbound_id: FromPath[int]) -> Response[bytes]:
     """The form of one inbound."""
     view = await get_inbound(visit.context, visit.actor, inbound_id)
     row = view.row
@@ -102,7 +102,7 @@ async def disable(visit: NamedDependency[Visit], inbound_id: FromPath[int]) -> R
 
 
 @get("/inbounds/{inbound_id:int}/delete", include_in_schema=False)
-async def show_delete(visit: NamedDependency[Visit], inbound_id: FromPath[int]) -> Response[str]:
+async def show_delete(visit: NamedDependency[Visit], inbound_id: FromPath[int]) -> Response[bytes]:
     """Asks before deleting."""
     view = await get_inbound(visit.context, visit.actor, inbound_id)
     deletion = InboundDeleteView(row=row_view(view, {}, {}))
@@ -126,12 +126,12 @@ async def inbound_rows(visit: Visit) -> tuple[InboundRowView, ...]:
     return tuple(row_view(view, by_id, online) for view in views)
 
 
-async def _again(visit: Visit, inbound_id: int | None, fields: Fields, refusal: Refusal) -> Response[str]:
+async def _again(visit: Visit, inbound_id: int | None, fields: Fields, refusal: Refusal) -> Response[bytes]:
     form = refused(fields.values(), refusal, names=forms.FIELD_NAMES)
     return await _dialog(visit, inbound_id, form, status=UNPROCESSABLE)
 
 
-async def _dialog(visit: Visit, inbound_id: int | None, form: FormView, *, status: int = 200) -> Response[str]:
+async def _dialog(visit: Visit, inbound_id: int | None, form: FormView, *, status: int = 200) -> Response[bytes]:
     async with visit.context.database.read() as session:
         servers = await server_names(session)
     options = forms.form_options(servers, sorted(inbound_protocols()))

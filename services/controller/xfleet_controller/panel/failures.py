@@ -37,7 +37,7 @@ def html_error(templates: Templates) -> HtmlError:
     return show
 
 
-def answer(request: Request[Any, Any, Any], templates: Templates, error: ErrorView) -> Response[str]:
+def answer(request: Request[Any, Any, Any], templates: Templates, error: ErrorView) -> Response[bytes]:
     """The error as a page; as a toast in the corner of the page that is open when htmx asked."""
     if not is_htmx(request.headers):
         return html(templates.render("errors/page.html", error=error), status=error.status)

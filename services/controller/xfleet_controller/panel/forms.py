@@ -10,6 +10,8 @@ from xfleet_controller.errors import FieldError, Invalid
 from xfleet_controller.panel.views import FormView, OptionView
 
 MAX_FIELD = 200_000
+MAX_DIGITS = 18
+"""A longer number is no id and no version: it would not fit the database."""
 
 
 class Fields:
@@ -41,6 +43,11 @@ class Fields:
     def values(self) -> dict[str, str]:
         """All values, for showing the form again; secrets excepted by the form itself."""
         return {name: value.strip() for name, value in self._pairs}
+
+
+def whole_number(text: str) -> int | None:
+    """A number of at most 18 digits; None for anything else."""
+    return int(text) if text.isdecimal() and len(text) <= MAX_DIGITS else None
 
 
 async def read_fields(request: Request[Any, Any, Any]) -> Fields:

@@ -77,6 +77,11 @@ async def tasks(visit: Visit, _ids: tuple[int, ...]) -> Fragments:
     return {"event:tasks-changed": msgspec.json.encode(states).decode()}
 
 
+async def gallery(_visit: Visit, _ids: tuple[int, ...]) -> Fragments:
+    """Nothing: made-up pages stand still, but their stream stands."""
+    return {}
+
+
 PAGES: Mapping[str, LivePage] = {
     "dashboard": dashboard,
     "servers": servers,
@@ -84,6 +89,7 @@ PAGES: Mapping[str, LivePage] = {
     "inbounds": inbounds,
     "clients": clients,
     "tasks": tasks,
+    "gallery": gallery,
 }
 
 

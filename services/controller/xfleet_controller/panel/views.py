@@ -2,6 +2,9 @@
 
 import msgspec
 
+MAX_PAGE = 1_000_000
+"""Pages beyond it are asked for by nobody but a machine."""
+
 
 class ShellView(msgspec.Struct, frozen=True, kw_only=True):
     """The frame of a page for one signed-in admin."""

@@ -1,10 +1,10 @@
 """One request of a signed-in admin: who asks, and how an answer is put into a page, a dialog or a fragment."""
 
+import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-import msgspec
 from litestar import Request, Response
 from litestar.response import Redirect
 
@@ -53,11 +53,15 @@ class Visit:
         """Where a page gets its live fragments from."""
         return self.url("/live", page=page, **query)
 
-    def page(self, template: str, *, status: int = OK, **context: object) -> Response[str]:
+    def page(self, template: str, *, status: int = OK, **context: object) -> Response[bytes]:
         """A whole page."""
-        return html(self.panel.templates.render(template, shell=self.shell, **context), status=status)
+        return self.fragment(template, status=status, shell=self.shell, **context)
 
-    def dialog(self, fragment: str, title: str, *, status: int = OK, **context: object) -> Response[str]:
+    def fragment(self, template: str, *, status: int = OK, **context: object) -> Response[bytes]:
+        """A template as it is, without a frame of its own."""
+        return html(self.panel.templates.render(template, **context), status=status, request=self.request)
+
+    def dialog(self, fragment: str, title: str, *, status: int = OK, **context: object) -> Response[bytes]:
         """A dialog's content: alone for htmx, as a page of its own otherwise."""
         inside = wants_fragment(self.request)
         context |= {
@@ -67,9 +71,9 @@ class Visit:
             "in_dialog": inside,
         }
         if inside:
-            return html(self.panel.templates.render(fragment, **context), status=status)
+            return self.fragment(fragment, status=status, **context)
         context |= {"fragment": fragment, "page_title": title, "active": fragment.partition("/")[0]}
-        return html(self.panel.templates.render("layouts/dialog_page.html", **context), status=status)
+        return self.fragment("layouts/dialog_page.html", status=status, **context)
 
     def done(self, path: str, message: str, *changed: str) -> Response[Any]:
         """After a change: closes the dialog, says so and tells the lists that changed; a redirect without htmx."""
@@ -79,8 +83,11 @@ class Visit:
 
 
 def triggers(message: str, *events: str) -> str:
-    """The header by which htmx raises events in the page: a toast, and names such as `clients-changed`."""
-    return msgspec.json.encode({"toast": {"message": message}, **{event: {} for event in events}}).decode()
+    """The header by which htmx raises events in the page: a toast, and names such as `clients-changed`.
+
+    ASCII alone, as headers are: a name in another script would not pass.
+    """
+    return json.dumps({"toast": {"message": message}, **{event: {} for event in events}}, ensure_ascii=True)
 
 
 async def open_visit(request: Request[Any, Any, Any], panel: Panel) -> Visit:

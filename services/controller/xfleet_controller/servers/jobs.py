@@ -6,12 +6,16 @@ from typing import Any
 from xfleet_controller.context import Context
 from xfleet_controller.outbox import note_event
 from xfleet_controller.servers import difference, service, store
+from xfleet_controller.servers.addresses import is_address
 from xfleet_controller.servers.presence import OFFLINE, ONLINE, PENDING, Seen
 from xfleet_controller.sql import batches
+from xfleet_controller.texts import cleaned
 from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
 FLUSH_S = 3.0
+MAX_REVISION = 2**63 - 1
+MAX_ADDRESS = 64
 TOLD = {ONLINE: "server_online", OFFLINE: "server_offline"}
 """Events of the transitions that are told."""
 
@@ -48,31 +52,32 @@ async def forget_the_old(context: Context) -> None:
 
 
 def _server_values(server_id: int, seen: Seen) -> dict[str, Any]:
+    """Cleaned: one agent's nonsense must not keep the rows of all others from being written."""
     beat, host = seen.beat, seen.beat.host
     changed: dict[str, Any] = {}
     if beat.xray.last_error != seen.told_error:
-        changed["last_error"] = seen.told_error = _text(beat.xray.last_error, 1000)
+        seen.told_error = beat.xray.last_error
+        changed["last_error"] = cleaned(beat.xray.last_error, 1000)
     return changed | {
         "id": server_id,
         "last_seen_at": datetime.fromtimestamp(seen.received_at_ms / 1000, UTC),
-        "instance": _text(beat.instance, 64),
-        "agent_version": _text(beat.agent_version, 50),
-        "xray_version": _text(beat.xray.version, 50),
-        "os_info": {name: _text(getattr(host, name), 200) for name in ("os", "kernel", "arch", "hostname")},
-        "reported_address": _text(host.default_address, 64),
+        "instance": cleaned(beat.instance, 64),
+        "agent_version": cleaned(beat.agent_version, 50),
+        "xray_version": cleaned(beat.xray.version, 50),
+        "os_info": {name: cleaned(getattr(host, name), 200) for name in ("os", "kernel", "arch", "hostname")},
+        "reported_address": host.default_address if _is_short_address(host.default_address) else "",
     }
+
+
+def _is_short_address(text: str) -> bool:
+    return len(text) <= MAX_ADDRESS and is_address(text)
 
 
 def _point_values(server_id: int, seen: Seen) -> dict[str, Any]:
     beat = seen.beat
     return {
         "server_id": server_id,
-        "wanted_revision": beat.wanted_revision,
-        "wanted_digest": _text(beat.wanted_digest, 64),
-        "applied_revision": beat.applied_revision,
+        "wanted_revision": min(max(beat.wanted_revision, 0), MAX_REVISION),
+        "wanted_digest": cleaned(beat.wanted_digest, 64),
+        "applied_revision": min(max(beat.applied_revision, 0), MAX_REVISION),
     }
-
-
-def _text(told: str, most_count: int) -> str:
-    """What an agent told, without what PostgreSQL does not take and no longer than its column."""
-    return told.replace("\0", "")[:most_count]

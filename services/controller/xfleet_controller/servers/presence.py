@@ -25,6 +25,8 @@ PENDING = "pending"
 BEATS_BURST_COUNT = 20
 BEATS_PER_S = 2.0
 INSTANCES_KEPT_COUNT = 4
+IN_FLIGHT_S = 2.0
+"""A beat may reach us this long after its sender died."""
 
 
 @dataclass(kw_only=True)
@@ -75,6 +77,8 @@ class Presence:
         """Called for every accepted beat."""
         self.on_instance: list[Callable[[str, Heartbeat], None]] = []
         """Called when a server is heard as a new process."""
+        self.on_double: list[Callable[[str, tuple[str, str]], None]] = []
+        """Called when two living processes speak as one server: an instance that beats after its successor did."""
         self.on_touch: list[Callable[[str], None]] = []
         """Called whenever anything about a server's presence changed."""
         self._clock = clock
@@ -123,6 +127,8 @@ class Presence:
             self._refuse(sid, "older_beat")
             return
         fresh_instance = seen is None or beat.instance not in seen.beats
+        if seen is not None and not fresh_instance:
+            self._compare(sid, seen, beat, now_s)
         if seen is None:
             seen = Seen(beat=beat, received_at_ms=self._clock.now_ms(), received_at_s=now_s)
             self._seen[sid] = seen
@@ -135,6 +141,12 @@ class Presence:
         if before != ONLINE:
             _log.info("server online", sid=sid)
         self.touch(sid)
+
+    def _compare(self, sid: str, seen: Seen, beat: Heartbeat, now_s: float) -> None:
+        """A process that beats after another one did, and not just because its beat was still on the way."""
+        if seen.beat.instance != beat.instance and now_s - seen.received_at_s > IN_FLIGHT_S:
+            for callback in self.on_double:
+                callback(sid, (beat.instance, seen.beat.instance))
 
     def get(self, sid: str) -> Seen | None:
         """What is known about a server; None when it was never heard by this controller."""

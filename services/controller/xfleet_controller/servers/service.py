@@ -17,14 +17,15 @@ from xfleet_controller.errors import BusUnavailable, Conflict, FieldError, Inval
 from xfleet_controller.fleet import service as fleet_service
 from xfleet_controller.outbox import note_event
 from xfleet_controller.servers import state, store
+from xfleet_controller.servers.addresses import is_address
 from xfleet_controller.servers.compile import Scope
 from xfleet_controller.servers.models import Server, ServerRevision
+from xfleet_controller.texts import NEWLINES, has_controls
 from xfleet_runtime.broker import BrokerOutage
 from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
-_ADDRESS = re.compile(r"^[A-Za-z0-9.:_-]{1,255}$|^\[[0-9A-Fa-f:.]+\]$")
-MAX_NAME, MAX_TAGS, MAX_TAG, MAX_NOTES = 100, 50, 50, 20_000
+MAX_NAME, MAX_REGION, MAX_TAGS, MAX_TAG, MAX_NOTES = 100, 100, 50, 50, 20_000
 LOCAL = "local"
 
 
@@ -133,7 +134,7 @@ async def edit_server(context: Context, actor: Actor, server_id: int, edit: Serv
 async def add_server(session: AsyncSession, context: Context, actor: Actor, new: ServerNew) -> Server:
     """A server that waits for its agent, with its first desired state. Raises `Invalid` or `NameTaken`."""
     authorize(actor, "servers.write")
-    fields = {"name": new.name, "public_address": new.public_address, "tags": new.tags, "notes": new.notes}
+    fields = msgspec.structs.asdict(new)
     if errors := _errors_of(fields):
         raise Invalid(errors)
     slug = new.slug or _slug_from(new.name)
@@ -243,8 +244,11 @@ def _errors_of(fields: dict[str, object]) -> list[FieldError]:
     name = fields.get("name")
     if isinstance(name, str) and not 0 < len(name.strip()) <= MAX_NAME:
         errors.append(FieldError("name", f"The name needs 1 to {MAX_NAME} characters."))
+    region = fields.get("region")
+    if isinstance(region, str) and len(region) > MAX_REGION:
+        errors.append(FieldError("region", f"The region may have at most {MAX_REGION} characters.", "too_long"))
     address = fields.get("public_address")
-    if isinstance(address, str) and address.strip() and not _ADDRESS.fullmatch(address.strip()):
+    if isinstance(address, str) and address.strip() and not is_address(address.strip()):
         errors.append(FieldError("public_address", "Give a host name or an IP address, without port or path."))
     notes = fields.get("notes")
     if isinstance(notes, str) and len(notes) > MAX_NOTES:
@@ -252,4 +256,15 @@ def _errors_of(fields: dict[str, object]) -> list[FieldError]:
     tags = fields.get("tags")
     if isinstance(tags, list) and (len(tags) > MAX_TAGS or any(not 0 < len(str(tag)) <= MAX_TAG for tag in tags)):
         errors.append(FieldError("tags", f"At most {MAX_TAGS} tags of 1 to {MAX_TAG} characters."))
-    return errors
+    return [*errors, *_control_errors(fields)]
+
+
+def _control_errors(fields: dict[str, object]) -> list[FieldError]:
+    texts = {field: str(fields.get(field, "")) for field in ("name", "region", "notes")}
+    tags = fields.get("tags")
+    texts["tags"] = "".join(map(str, tags)) if isinstance(tags, list) else ""
+    return [
+        FieldError(field, "Control characters are not allowed here.", "control_characters")
+        for field, text in texts.items()
+        if has_controls(text, allowed=NEWLINES if field == "notes" else "")
+    ]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
@@ -15,10 +16,11 @@ from xfleet_controller.servers.present import card_view, form_view
 from xfleet_controller.servers.service import ServerEdit, ServerView, edit_server, get_server, list_servers
 from xfleet_controller.servers.views import ServerCardView, ServerFormView, ServersPageView
 from xfleet_controller.tasks.present import latest_tasks
+from xfleet_controller.traffic.query import list_online
 
 
 @get("/servers", include_in_schema=False)
-async def show_servers(visit: NamedDependency[Visit]) -> Response[str]:
+async def show_servers(visit: NamedDependency[Visit]) -> Response[bytes]:
     """All servers with their live cards."""
     rows, _ = await list_servers(visit.context, visit.actor)
     servers = ServersPageView(servers=await cards_of(visit, rows))
@@ -26,7 +28,7 @@ async def show_servers(visit: NamedDependency[Visit]) -> Response[str]:
 
 
 @get("/servers/{server_id:int}", include_in_schema=False)
-async def show_server(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[str]:
+async def show_server(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """One server with its latest tasks."""
     view = await get_server(visit.context, visit.actor, server_id)
     (card,) = await cards_of(visit, [view])
@@ -36,7 +38,7 @@ async def show_server(visit: NamedDependency[Visit], server_id: FromPath[int]) -
 
 
 @get("/servers/{server_id:int}/edit", include_in_schema=False)
-async def show_server_form(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[str]:
+async def show_server_form(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """The form of one server."""
     view = await get_server(visit.context, visit.actor, server_id)
     return visit.dialog("servers/_form.html", "Edit server", server_form=form_view(view))
@@ -57,11 +59,16 @@ async def take_server_form(visit: NamedDependency[Visit], server_id: FromPath[in
 
 
 async def cards_of(visit: Visit, rows: Sequence[ServerView]) -> tuple[ServerCardView, ...]:
-    """The live cards of servers."""
-    async with visit.context.database.read() as session:
+    """The live cards of servers; the only server there is also counts clients that moved bytes a moment ago."""
+    context, presence = visit.context, visit.context.presence
+    async with context.database.read() as session:
         clients_counts = await store.count_clients(session)
-    presence, rates = visit.context.presence, visit.panel.rates
-    return tuple(card_view(row, presence, rates, clients_counts.get(row.server.id, 0)) for row in rows)
+        moving = await list_online(session, context.clock.now()) if visit.shell.single_server else set[int]()
+    cards = (card_view(row, presence, visit.panel.rates, clients_counts.get(row.server.id, 0)) for row in rows)
+    if not visit.shell.single_server:
+        return tuple(cards)
+    online_count = len(presence.online_clients() | moving)
+    return tuple(msgspec.structs.replace(card, clients_online=online_count) if card.live else card for card in cards)
 
 
 def _edit_of(fields: Fields) -> ServerEdit:

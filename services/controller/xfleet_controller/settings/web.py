@@ -40,7 +40,7 @@ EMPTY = FormView(values=dict.fromkeys(PASSWORD_FIELDS, ""))
 
 
 @get("/settings", include_in_schema=False)
-async def show_settings(visit: NamedDependency[Visit], changed: FromQuery[str] = "") -> Response[str]:
+async def show_settings(visit: NamedDependency[Visit], changed: FromQuery[str] = "") -> Response[bytes]:
     """The settings."""
     return await _page(visit, password_changed=changed == "password")
 
@@ -60,7 +60,7 @@ async def take_password(visit: NamedDependency[Visit]) -> Response[Any]:
 
 
 @post("/settings/bot-code", include_in_schema=False, status_code=200)
-async def take_bot_code(visit: NamedDependency[Visit]) -> Response[str]:
+async def take_bot_code(visit: NamedDependency[Visit]) -> Response[bytes]:
     """Makes a bot code and shows it, once."""
     made = await make_code(visit.context, visit.actor)
     return await _page(visit, bot_code=BotCodeView(code=made.code, expires_at=made.expires_at))
@@ -73,7 +73,7 @@ async def _page(
     password_changed: bool = False,
     bot_code: BotCodeView | None = None,
     status: int = 200,
-) -> Response[str]:
+) -> Response[bytes]:
     servers, _ = await list_servers(visit.context, visit.actor)
     sessions = await list_sessions(visit.context, visit.actor)
     xray_versions = sorted({view.server.xray_version for view in servers if view.server.xray_version})

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from xfleet_controller.clients import store
 from xfleet_controller.clients.models import Client
 from xfleet_controller.context import Context
+from xfleet_controller.servers.addresses import is_address
 from xfleet_controller.servers.compile import client_body, inbound_body
 from xfleet_controller.servers.models import Server
 from xfleet_runtime.log import get_logger
@@ -27,7 +28,7 @@ class Link(NamedTuple):
 
 def address_of(server: Server) -> str:
     """Where clients reach a server; empty while nobody knows."""
-    return server.public_address or server.reported_address
+    return next((each for each in (server.public_address, server.reported_address) if is_address(each)), "")
 
 
 async def links_of(session: AsyncSession, context: Context, clients: Sequence[Client]) -> dict[int, list[Link]]:

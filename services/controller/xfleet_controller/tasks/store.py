@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_controller.tasks.models import ServerTask
@@ -71,6 +71,11 @@ async def mark_waiting(session: AsyncSession, server_id: int, reason: dict[str, 
         .where(ServerTask.server_id == server_id, ServerTask.status == "running", ServerTask.revision.is_not(None))
         .values(status="pending", lease_owner="", retry_count=ServerTask.retry_count + 1, error=reason)
     )
+
+
+async def forget_the_old(session: AsyncSession, before: datetime) -> None:
+    """Drops tasks that came to their end before this."""
+    await session.execute(delete(ServerTask).where(ServerTask.status.in_(DONE), ServerTask.completed_at < before))
 
 
 async def expire_overdue(session: AsyncSession, now: datetime) -> int:

@@ -4,8 +4,9 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
+from xfleet_controller.panel.forms import whole_number
 from xfleet_controller.panel.store import server_names
-from xfleet_controller.panel.views import OptionView, PagingView
+from xfleet_controller.panel.views import MAX_PAGE, OptionView, PagingView
 from xfleet_controller.panel.visit import Visit
 from xfleet_controller.tasks.present import detail_view, row_view
 from xfleet_controller.tasks.service import get_task, list_tasks
@@ -18,11 +19,11 @@ STATUSES = ("pending", "running", "completed", "degraded", "failed", "expired")
 @get("/tasks", include_in_schema=False)
 async def show_tasks(
     visit: NamedDependency[Visit], status: FromQuery[str] = "", server: FromQuery[str] = "", page: FromQuery[int] = 1
-) -> Response[str]:
+) -> Response[bytes]:
     """The tasks, newest first, by status and server."""
     status = status if status in STATUSES else ""
-    server_id = int(server) if server.isdecimal() else None
-    page = max(1, page)
+    server_id = whole_number(server)
+    page = min(max(1, page), MAX_PAGE)
     found = await list_tasks(
         visit.context, visit.actor, server_id=server_id, status=status, page=page, page_size=PAGE_SIZE
     )
@@ -40,7 +41,7 @@ async def show_tasks(
 
 
 @get("/tasks/{task_id:int}", include_in_schema=False)
-async def show_task(visit: NamedDependency[Visit], task_id: FromPath[int]) -> Response[str]:
+async def show_task(visit: NamedDependency[Visit], task_id: FromPath[int]) -> Response[bytes]:
     """One task in full."""
     task = await get_task(visit.context, visit.actor, task_id)
     async with visit.context.database.read() as session:

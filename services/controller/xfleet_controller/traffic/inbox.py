@@ -1,5 +1,6 @@
 """The agents' calls about the ledger: what is committed, and single batches as they were sent."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -25,6 +26,7 @@ KNOWN_COUNT = 700
 NAMES_COUNT = 1200
 """Batches named in one answer; beyond them a start is declared lost rather than counted twice."""
 STARTS_COUNT = 100
+NOTED_COUNT = 1000
 
 CountPending = Callable[[str], Awaitable[int]]
 """Messages of a server that wait in the stream. Raises `BrokerOutage`."""
@@ -65,6 +67,22 @@ class LedgerInbox:
         self._count_pending = count_pending
         self._note_event = note_event
         self._reported: set[tuple[str, str, str]] = set()
+        self._noted: asyncio.Queue[tuple[str, tuple[str, str]]] = asyncio.Queue(NOTED_COUNT)
+
+    def note_double(self, sid: str, instances: tuple[str, str]) -> None:
+        """Two processes beat as this server; it is reported once."""
+        one, other = instances
+        if {(sid, one, other), (sid, other, one)}.isdisjoint(self._reported) and not self._noted.full():
+            self._noted.put_nowait((sid, instances))
+
+    async def run(self) -> None:
+        """Reports doubles that beats betrayed, for ever."""
+        while True:
+            sid, (one, other) = await self._noted.get()
+            async with self._database.read() as session:
+                server = (await store.find_servers(session, [sid])).get(sid)
+            if server is not None:
+                await self._report(sid, server.id, one, Doubles(living=(other,)))
 
     async def on_ledger(self, sid: str, server_id: int, payload: bytes) -> bytes:
         """The payload of the answer to `rpc ledger`. Raises `Refusal`."""
@@ -112,7 +130,9 @@ class LedgerInbox:
         )
 
     async def _report(self, sid: str, server_id: int, asker: str, doubles: Doubles) -> None:
-        fresh = [other for other in doubles.living if (sid, asker, other) not in self._reported]
+        fresh = [
+            other for other in doubles.living if {(sid, asker, other), (sid, other, asker)}.isdisjoint(self._reported)
+        ]
         if not fresh:
             return
         self._reported.update((sid, asker, other) for other in fresh)

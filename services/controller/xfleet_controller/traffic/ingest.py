@@ -160,18 +160,13 @@ class Ingest:
     ) -> None:
         if len(self._clients) > MAX_REFS:
             self._clients.clear()
-        clients: set[int] = set()
-        inbounds: set[int] = set()
-        for reading in readings:
-            if reading.sid in servers:
-                clients.update(row.client for row in reading.parsed.clients if row is not None)
-                inbounds.update(reading.inbound_refs())
-        missing_inbounds = inbounds - self._inbound_servers.keys()
+        mine = [reading for reading in readings if reading.sid in servers]
+        missing_inbounds = set[int]().union(*(reading.inbounds for reading in mine)) - self._inbound_servers.keys()
         if missing_inbounds:
             self._inbound_servers.update(await store.find_inbound_servers(session, missing_inbounds))
-        missing_clients = clients - self._clients
-        if missing_clients:
-            self._clients.update(await store.find_clients(session, missing_clients))
+        news = [reading.clients for reading in mine if not self._clients.issuperset(reading.clients)]
+        if news:
+            self._clients.update(await store.find_clients(session, set[int]().union(*news) - self._clients))
 
     async def _narrow_down(self, deliveries: Sequence[Delivery], error: Exception) -> None:
         if len(deliveries) > 1:

@@ -174,7 +174,7 @@ def refuse(sid: str, payload: bytes, why: Unreadable) -> Rejected:
 def contributions(accepted: Iterable[Accepted], started_at: Mapping[int, datetime]) -> dict[int, tuple[int, int]]:
     """Up and down bytes of these clients in batches that ended before the moment given for each."""
     early: dict[int, tuple[int, int]] = {}
-    for batch in accepted:
+    for batch in accepted if started_at else ():
         for row in batch.clients:
             moment = started_at.get(row.client)
             if moment is not None and batch.to_at < moment:
@@ -183,10 +183,13 @@ def contributions(accepted: Iterable[Accepted], started_at: Mapping[int, datetim
     return early
 
 
-def counted(parsed: Parsed, skipped: Mapping[str, Sequence[int]] | None) -> tuple[list[ClientRow], list[TagRow]]:
+def counted(
+    parsed: Parsed, skipped: Mapping[str, Sequence[int]] | None
+) -> tuple[Sequence[ClientRow], Sequence[TagRow]]:
     """The rows of a committed batch that count."""
-    out = {kind: set(places) for kind, places in (skipped or {}).items()}
-    no_clients, no_tags = out.get("clients", set()), out.get("tags", set())
+    if skipped is None:
+        return cast("Sequence[ClientRow]", parsed.clients), cast("Sequence[TagRow]", parsed.tags)
+    no_clients, no_tags = set(skipped.get("clients", ())), set(skipped.get("tags", ()))
     clients = [row for place, row in enumerate(parsed.clients) if row is not None and place not in no_clients]
     tags = [row for place, row in enumerate(parsed.tags) if row is not None and place not in no_tags]
     return clients, tags
@@ -219,7 +222,7 @@ def _accept(
     from_at, to_at = interval(reading, previous_end)
     seconds = (to_at - max(from_at, min(server.created_at, to_at))).total_seconds() + settings.interval_slack_s
     judge = _Judge(server.id, known, int(settings.line_rate_bits_s / 8 * seconds), now)
-    clients, bad_clients = judge.clients(reading.parsed.clients)
+    clients, bad_clients = judge.clients(reading)
     tags, bad_tags = judge.tags(reading.parsed.tags)
     if bad_clients or bad_tags:
         commit.rejected.extend(_rows_set_aside(reading, server.id, bad_clients, bad_tags))
@@ -251,8 +254,9 @@ class _Judge:
         self._first_hour = int((now - OLDEST_HOUR).timestamp()) // 3600
         self._last_hour = int((now + NEWEST_HOUR).timestamp()) // 3600
 
-    def clients(self, rows: Sequence[ClientRow | None]) -> tuple[Sequence[ClientRow], dict[int, str]]:
-        whole = self._all_good(rows)
+    def clients(self, reading: Reading) -> tuple[Sequence[ClientRow], dict[int, str]]:
+        rows = reading.parsed.clients
+        whole = self._all_good(rows, reading.clients)
         if whole is not None:
             return whole, {}
         good: list[ClientRow] = []
@@ -276,9 +280,9 @@ class _Judge:
                 good.append(row)
         return good, bad
 
-    def _all_good(self, rows: Sequence[ClientRow | None]) -> Sequence[ClientRow] | None:
+    def _all_good(self, rows: Sequence[ClientRow | None], refs: Sequence[int]) -> Sequence[ClientRow] | None:
         """The rows when every one counts, found without looking at them one by one; None: look."""
-        if None in rows:
+        if len(refs) != len(rows):
             return None
         every = cast("Sequence[ClientRow]", rows)
         hours = {row.hour for row in every}
@@ -286,7 +290,7 @@ class _Judge:
             all(self._known.inbound_servers.get(ref) == self._server_id for ref in {row.inbound for row in every})
             and (not hours or (self._first_hour <= min(hours) and max(hours) <= self._last_hour))
             and max(sum([row.up_bytes for row in every]), sum([row.down_bytes for row in every])) <= self._most_bytes
-            and self._known.clients.issuperset([row.client for row in every])
+            and self._known.clients.issuperset(refs)
         )
         return every if fine else None
 
@@ -344,7 +348,7 @@ def _add_up(commit: Commit) -> None:
     sums = commit.sums
     for batch in sorted(commit.accepted, key=lambda each: each.to_at):
         to_ms = int(batch.to_at.timestamp() * 1000)
-        refs = [row.client for row in batch.clients]
+        refs = batch.reading.clients if batch.skipped is None else [row.client for row in batch.clients]
         up, down = [row.up_bytes for row in batch.clients], [row.down_bytes for row in batch.clients]
         _add_to(sums.client_up, refs, up)
         _add_to(sums.client_down, refs, down)

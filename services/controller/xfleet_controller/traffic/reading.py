@@ -66,6 +66,10 @@ class Reading(msgspec.Struct, frozen=True):
     packed: bytes
     stored_at: datetime
     """When the broker took it."""
+    clients: list[int]
+    """Refs of the clients it tells of, row by row."""
+    inbounds: set[int]
+    """Refs of the inbounds it tells of."""
     refused: Unreadable | None = None
     """Why nothing of it counts; it takes its number all the same, or no receipt would ever pass it."""
 
@@ -73,12 +77,6 @@ class Reading(msgspec.Struct, frozen=True):
     def key(self) -> tuple[str, int]:
         """Epoch and seq."""
         return self.parsed.head.epoch, self.parsed.head.seq
-
-    def inbound_refs(self) -> set[int]:
-        """Refs of all inbounds it tells of."""
-        refs = {row.inbound for row in self.parsed.clients if row is not None}
-        tags = (row.tag for row in self.parsed.tags if row is not None and row.direction == "inbound")
-        return refs | {ref for ref in map(inbound_of, tags) if ref is not None}
 
 
 def parse(payload: bytes) -> Parsed:
@@ -94,7 +92,20 @@ def parse(payload: bytes) -> Parsed:
 
 def read(sid: str, payload: bytes, stored_at: datetime) -> Reading:
     """The message of that server. Raises `Unreadable`."""
-    return Reading(sid, parse(payload), payload, codec.sha256_hex(payload), pack(payload), stored_at)
+    parsed = parse(payload)
+    rows = [row for row in parsed.clients if row is not None]
+    tags = (row.tag for row in parsed.tags if row is not None and row.direction == "inbound")
+    inbounds = {row.inbound for row in rows} | {ref for ref in map(inbound_of, tags) if ref is not None}
+    return Reading(
+        sid,
+        parsed,
+        payload,
+        codec.sha256_hex(payload),
+        pack(payload),
+        stored_at,
+        [row.client for row in rows],
+        inbounds,
+    )
 
 
 def hollow(sid: str, payload: bytes, stored_at: datetime, why: Unreadable) -> Reading | None:
@@ -107,7 +118,7 @@ def hollow(sid: str, payload: bytes, stored_at: datetime, why: Unreadable) -> Re
         return None
     at_ms = int(stored_at.timestamp() * 1000)
     head = Batch(epoch=name.epoch, seq=name.seq, instance="", start_id="", from_at_ms=at_ms, to_at_ms=at_ms)
-    return Reading(sid, Parsed(head, (), (), ()), payload, codec.sha256_hex(payload), b"", stored_at, why)
+    return Reading(sid, Parsed(head, (), (), ()), payload, codec.sha256_hex(payload), b"", stored_at, [], set(), why)
 
 
 def inbound_of(tag: str) -> int | None:

@@ -7,11 +7,10 @@ the longer it waits and the more readings of the same client merge into one row.
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
 
-from xfleet_contracts.traffic import ClientRow, TagRow
+from xfleet_contracts.traffic import ClientRow
 from xfleet_controller.db import Database
 from xfleet_controller.traffic import rollup_store
 from xfleet_controller.traffic.ledger import LedgerSettings, counted
@@ -84,12 +83,12 @@ class RollUp:
                 waiting = await rollup_store.list_waiting(session, horizon, BATCHES_AT_ONCE, ROWS_AT_ONCE)
             if not waiting:
                 return done_count
-            sums = await asyncio.to_thread(add_up, waiting)
+            columns = await asyncio.to_thread(_columns_of, waiting)
             try:
                 async with self._database.write() as session:
                     if not await rollup_store.claim(session, waiting):
                         raise _ClaimedElsewhere
-                    await rollup_store.add(session, sums.hours, sums.outbounds)
+                    await rollup_store.add(session, columns)
             except _ClaimedElsewhere:
                 return done_count
             done_count += len(waiting)
@@ -109,45 +108,31 @@ class RollUp:
             await rollup_store.forget_rejected(session, settings.rejected_max_bytes)
 
 
+def _columns_of(batches: Sequence[Waiting]) -> rollup_store.Columns:
+    sums = add_up(batches)
+    return rollup_store.columns_of(sums.hours, sums.outbounds)
+
+
 def add_up(batches: Sequence[Waiting]) -> RolledUp:
     """The sums of these batches. Pure."""
     sums = RolledUp()
     for batch in batches:
-        payload = unpack(batch.body)
-        if batch.skipped is None:
-            rows = msgspec.json.decode(payload, type=_Rows)
-            clients, tags = rows.clients, rows.tags
-        else:
-            structs, tag_structs = counted(parse(payload), batch.skipped)
-            clients, tags = [_plain(row) for row in structs], [_plain(row) for row in tag_structs]
+        clients, tags = counted(parse(unpack(batch.body)), batch.skipped)
         _add_clients(sums.hours, batch.server_id, clients)
-        for direction, tag, hour, up, down in tags:
-            if direction == "outbound":
-                both = sums.outbounds.setdefault((batch.server_id, tag, hour), [0, 0])
-                both[0] += up
-                both[1] += down
+        for tag in tags:
+            if tag.direction == "outbound":
+                both = sums.outbounds.setdefault((batch.server_id, tag.tag, tag.hour), [0, 0])
+                both[0] += tag.up_bytes
+                both[1] += tag.down_bytes
     return sums
 
 
-class _Rows(msgspec.Struct):
-    """A batch whose rows were checked when it was committed."""
-
-    clients: list[tuple[int, int, int, int, int]] = []
-    tags: list[tuple[str, str, int, int, int]] = []
-
-
-def _add_clients(
-    hours: dict[tuple[int, int, int, int], list[int]], server_id: int, rows: list[tuple[int, int, int, int, int]]
-) -> None:
-    for client, inbound, hour, up, down in rows:
-        key = (client, inbound, hour, server_id)
+def _add_clients(hours: dict[tuple[int, int, int, int], list[int]], server_id: int, rows: Sequence[ClientRow]) -> None:
+    for row in rows:
+        key = (row.client, row.inbound, row.hour, server_id)
         both = hours.get(key)
         if both is None:
-            hours[key] = [up, down]
+            hours[key] = [row.up_bytes, row.down_bytes]
         else:
-            both[0] += up
-            both[1] += down
-
-
-def _plain(row: ClientRow | TagRow) -> Any:
-    return msgspec.structs.astuple(row)
+            both[0] += row.up_bytes
+            both[1] += row.down_bytes

@@ -92,28 +92,37 @@ async def claim(session: AsyncSession, batches: Sequence[Waiting]) -> bool:
     return marked.rowcount == len(batches)  # type: ignore[attr-defined]
 
 
-async def add(
-    session: AsyncSession,
-    hours: Mapping[tuple[int, int, int, int], Sequence[int]],
-    outbounds: Mapping[tuple[int, str, int], Sequence[int]],
-) -> None:
-    """Adds sums by client, inbound, hour and server to hours, days and totals; and those of outbounds."""
+class Columns(msgspec.Struct, frozen=True):
+    """What a roll-up adds, column by column and sorted."""
+
+    hours: list[list[int]]
+    days: list[list[int]]
+    totals: list[list[int]]
+    outbounds: list[list[Any]]
+
+
+def columns_of(
+    hours: Mapping[tuple[int, int, int, int], Sequence[int]], outbounds: Mapping[tuple[int, str, int], Sequence[int]]
+) -> Columns:
+    """Sums by client, inbound, hour and server, and those of outbounds, as they are written. Pure."""
     days: dict[tuple[int, int, int, int], list[int]] = {}
     totals: dict[tuple[int, int, int], list[int]] = {}
     for (client, inbound, hour, server_id), (up, down) in hours.items():
-        for both in (
-            days.setdefault((client, inbound, hour // 24, server_id), [0, 0]),
-            totals.setdefault((client, inbound, server_id), [0, 0]),
-        ):
+        for sums, key in ((days, (client, inbound, hour // 24, server_id)), (totals, (client, inbound, server_id))):
+            both = sums.setdefault(key, [0, 0])  # type: ignore[arg-type]
             both[0] += up
             both[1] += down
-    await HOURLY.run(session, _with_server_last(hours))
-    await DAILY.run(session, _with_server_last(days))
-    await INBOUND_TOTALS.run(session, _with_server_last(totals))
     keys = sorted(outbounds)
-    await OUTBOUNDS.run(
-        session, [*_columns(keys, 3), [outbounds[key][0] for key in keys], [outbounds[key][1] for key in keys]]
-    )
+    outbound = [*_columns(keys, 3), [outbounds[key][0] for key in keys], [outbounds[key][1] for key in keys]]
+    return Columns(_with_server_last(hours), _with_server_last(days), _with_server_last(totals), outbound)
+
+
+async def add(session: AsyncSession, columns: Columns) -> None:
+    """Adds them to hours, days, totals and outbounds."""
+    await HOURLY.run(session, columns.hours)
+    await DAILY.run(session, columns.days)
+    await INBOUND_TOTALS.run(session, columns.totals)
+    await OUTBOUNDS.run(session, columns.outbounds)
 
 
 async def strip_bodies(session: AsyncSession, most_bytes: int) -> int:
