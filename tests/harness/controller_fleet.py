@@ -15,7 +15,7 @@ from harness.controller import PASSWORD, make_beat, open_api
 from xfleet_contracts import codec, subjects
 from xfleet_contracts.apply import APPLY, BASE_MISMATCH, ApplyOrder, ApplyReport, ChunkRequest, Degraded
 from xfleet_contracts.commands import SIGNATURE_HEADER, Command, Reply
-from xfleet_contracts.desired_state import EntityKey, SnapshotChunk, StatePoint, applied_to, digest_of
+from xfleet_contracts.desired_state import Difference, EntityKey, SnapshotChunk, StatePoint, applied_to, digest_of
 from xfleet_contracts.enrollment import EnrollAnswer, EnrollmentToken, EnrollRequest
 from xfleet_contracts.errors import ErrorBody
 from xfleet_controller.app import Controller, open_controller
@@ -124,6 +124,8 @@ class SmallAgent:
     degraded: tuple[Degraded, ...] = ()
     refusal: ErrorBody | None = None
     silent: bool = False
+    garbage: bytes = b""
+    """Its answer to every order, instead of a reply."""
     seq: int = 0
     instance: str = "i1"
     heard: list[str] = field(default_factory=list[str])
@@ -148,6 +150,9 @@ class SmallAgent:
         self.heard.append(verb)
         if verb != APPLY or self.silent:
             return
+        if self.garbage:
+            await self.link.publish(message.reply, self.garbage)
+            return
         reply = await self._apply(command)
         await self.link.publish(message.reply, codec.encode(reply))
 
@@ -170,7 +175,7 @@ class SmallAgent:
         else:
             assert order.snapshot is not None
             after, target = await self._snapshot(order.snapshot.chunks), order.snapshot.target
-        assert digest_of(after) == target.digest
+        assert digest_of(after) == target.digest or order.difference == Difference(base=target, target=target)
         self.bodies, self.point = after, target
         report = ApplyReport(point=target, applied_revision=target.revision, degraded=self.degraded)
         return Reply(ok=True, data=msgspec.Raw(codec.encode(report)))

@@ -10,7 +10,7 @@ Calls    fleet.rpc.<sid>.state: the agent asks for a chunk of the snapshot it wa
 from typing import Literal
 
 from xfleet_contracts.desired_state import Difference, EntityKey, SnapshotManifest, StatePoint
-from xfleet_contracts.message import Message
+from xfleet_contracts.message import Message, Revision
 
 APPLY = "state.apply"
 BASE_MISMATCH = "base_mismatch"
@@ -41,7 +41,7 @@ class ApplyReport(Message, frozen=True, kw_only=True):
 
     point: StatePoint
     """The wanted state the agent now holds."""
-    applied_revision: int
+    applied_revision: Revision
     degraded: tuple[Degraded, ...] = ()
     steps_count: int = 0
     restarted: bool = False

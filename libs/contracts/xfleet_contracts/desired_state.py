@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from xfleet_contracts.message import Message, Ref, Secret
+from xfleet_contracts.message import Message, Ref, Revision, Secret
 
 Kind = Literal["inbound", "client", "outbound", "rule", "settings", "certificate"]
 EMPTY_DIGEST = sha256(b"").hexdigest()
@@ -113,7 +113,7 @@ BODY_OF: dict[str, type[Message]] = {
 class StatePoint(Message, frozen=True, kw_only=True):
     """A moment of a server's desired state; two are the same only if both parts are."""
 
-    revision: int = 0
+    revision: Revision = 0
     digest: str = EMPTY_DIGEST
 
 

@@ -7,7 +7,7 @@ Loss     harmless: the next one replaces it, so it is never spooled
 
 from typing import Literal
 
-from xfleet_contracts.message import Message, Ref
+from xfleet_contracts.message import Message, Number, Ref, Revision
 
 HEARTBEAT_INTERVAL_S = 10
 OFFLINE_AFTER_S = 35
@@ -22,9 +22,9 @@ class XrayState(Message, frozen=True, kw_only=True):
     version: str = ""
     start_id: str = ""
     """New whenever the process is; counters belong to one start."""
-    pid: int = 0
-    uptime_s: int = 0
-    restarts_count: int = 0
+    pid: Number = 0
+    uptime_s: Number = 0
+    restarts_count: Number = 0
     """Restarts by this agent since it first ran on this machine."""
     last_error: str = ""
 
@@ -33,22 +33,22 @@ class HostFigures(Message, frozen=True, kw_only=True):
     """The machine, as psutil sees it."""
 
     cpu_percent: float = 0
-    cpu_count: int = 0
+    cpu_count: Number = 0
     load_1m: float = 0
-    memory_total_bytes: int = 0
-    memory_used_bytes: int = 0
-    swap_total_bytes: int = 0
-    swap_used_bytes: int = 0
-    disk_total_bytes: int = 0
-    disk_used_bytes: int = 0
-    network_up_bytes_s: int = 0
+    memory_total_bytes: Number = 0
+    memory_used_bytes: Number = 0
+    swap_total_bytes: Number = 0
+    swap_used_bytes: Number = 0
+    disk_total_bytes: Number = 0
+    disk_used_bytes: Number = 0
+    network_up_bytes_s: Number = 0
     """Bytes per second that left the machine, loopback excluded, over the last interval."""
-    network_down_bytes_s: int = 0
-    network_up_total_bytes: int = 0
-    network_down_total_bytes: int = 0
-    tcp_connections_count: int = 0
-    udp_sockets_count: int = 0
-    uptime_s: int = 0
+    network_down_bytes_s: Number = 0
+    network_up_total_bytes: Number = 0
+    network_down_total_bytes: Number = 0
+    tcp_connections_count: Number = 0
+    udp_sockets_count: Number = 0
+    uptime_s: Number = 0
     os: str = ""
     kernel: str = ""
     arch: str = ""
@@ -61,9 +61,9 @@ class HostFigures(Message, frozen=True, kw_only=True):
 class SpoolState(Message, frozen=True, kw_only=True):
     """What waits to reach the ledger."""
 
-    open_rows_count: int = 0
-    sealed_batches_count: int = 0
-    oldest_at_ms: int = 0
+    open_rows_count: Number = 0
+    sealed_batches_count: Number = 0
+    oldest_at_ms: Number = 0
 
 
 class Heartbeat(Message, frozen=True, kw_only=True):
@@ -71,30 +71,30 @@ class Heartbeat(Message, frozen=True, kw_only=True):
 
     instance: str
     """New for every agent process."""
-    seq: int
+    seq: Number
     """Counts up within the instance; an older beat is ignored."""
-    sent_at_ms: int
+    sent_at_ms: Number
     """The agent's own clock, Unix milliseconds."""
-    clock_offset_ms: int = 0
+    clock_offset_ms: Number = 0
     """What the agent adds to its clock to get the controller's."""
     agent_version: str = ""
-    agent_uptime_s: int = 0
+    agent_uptime_s: Number = 0
     epoch: str = ""
     """Epoch under which this process seals batches."""
-    wanted_revision: int = 0
+    wanted_revision: Revision = 0
     wanted_digest: str = ""
-    applied_revision: int = 0
+    applied_revision: Revision = 0
     """Revision Xray is really running; 0 before the first apply."""
     applied_digest: str = ""
-    degraded_count: int = 0
-    cuts_count: int = 0
+    degraded_count: Number = 0
+    cuts_count: Number = 0
     """Clients disconnected by the agent's own decision (allowance, expiry)."""
-    manifest_serial: int = 0
-    credentials_expire_at_ms: int = 0
+    manifest_serial: Number = 0
+    credentials_expire_at_ms: Number = 0
     xray: XrayState
     host: HostFigures
     spool: SpoolState = SpoolState()
-    online_count: int = 0
+    online_count: Number = 0
     online: tuple[Ref, ...] = ()
     """Clients with an open stream, at most MAX_ONLINE_REFS of them."""
     capabilities: tuple[str, ...] = ()

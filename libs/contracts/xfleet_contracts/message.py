@@ -23,6 +23,12 @@ Ref = Annotated[int, msgspec.Meta(ge=1, lt=2**52)]
 ByteCount = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """A number of payload bytes."""
 
+Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""A whole number that every database and every program can hold."""
+
+Revision = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+"""A number of a desired state; it only grows."""
+
 Slug = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 """A server's name in subjects: immutable and never reused."""
 

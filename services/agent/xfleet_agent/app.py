@@ -83,6 +83,7 @@ def assemble(settings: AgentSettings, identity: Identity, worker: Worker) -> Par
         system_clock,
         offset_ms=int(store.fact("clock_offset_ms", "0")),
         last_seen_ms=int(store.fact("last_seen_ms", "0")),
+        signed_ms=int(store.fact("signed_ms", "0")),
     )
     spool = Spool(state_dir / "spool.db", now_ms=clock.now_ms())
     events = Events(clock)
@@ -189,7 +190,7 @@ async def _stop_in_order(parts: Parts) -> None:
 
 def _last_words(parts: Parts) -> None:
     with suppress(sqlite3.Error):
-        parts.store.save_facts(clock_offset_ms=str(parts.clock.offset_ms), last_seen_ms=str(parts.clock.now_ms()))
+        parts.store.save_facts(**parts.clock.facts())
     parts.store.close()
     parts.spool.close()
 

@@ -62,8 +62,8 @@ class Applier:
         self._blocks = Blocks()
         self._quick: QuickPath | None = None
         self._crashes: list[float] = []
-        self._changed_at = 0.0
-        self._unproven = False
+        self._changed_at = time.monotonic()
+        self._unproven = _configuration(store.applied) != store.load_good()
         self.wake = asyncio.Event()
         """Set when something should be brought in line soon."""
         self.degraded: tuple[Degraded, ...] = ()
@@ -96,6 +96,11 @@ class Applier:
 
     # Convergence
 
+    @property
+    def _knows_nothing(self) -> bool:
+        """Whether no state ever came here, as after a damaged file: what an adopted Xray serves is then left alone."""
+        return self._store.wanted_point.revision == 0 and not self._store.wanted
+
     async def converge(self, *, full: bool = False) -> Outcome:
         """Brings Xray in line; `full` asks Xray about every user instead of those that changed.
 
@@ -103,6 +108,8 @@ class Applier:
         """
         async with self._lock:
             self.wake.clear()
+            if self._knows_nothing:
+                return Outcome()
             outcome = None if full else await self._quickly()
             if outcome is not None:
                 return outcome
@@ -145,6 +152,8 @@ class Applier:
         """Asks Xray about every user; brings it in line when it runs something else than we left there."""
         async with self._lock:
             running = self._running()
+            if self._knows_nothing:
+                return None
             seen = await self._observe(running, full=True, touched=frozenset())
             in_order = self._quick is not None and not plan(running.shape, seen)
         retried = any(each.code in RETRIED for each in self._store.refusals.values())

@@ -3,15 +3,23 @@
 from typing import Any, TypeVar
 
 from xfleet_contracts import codec, subjects
-from xfleet_contracts.apply import ChunkRequest
+from xfleet_contracts.apply import SNAPSHOT_GONE, ChunkRequest
 from xfleet_contracts.commands import Reply
 from xfleet_contracts.enrollment import EnrollAnswer, EnrollRequest
-from xfleet_contracts.errors import ErrorBody, MessageMalformed, RemoteRefusal
+from xfleet_contracts.errors import ErrorBody, MessageMalformed, Refusal, RemoteRefusal
 from xfleet_contracts.traffic import LEDGER, LEDGER_BATCH, BatchName, BatchRequest, LedgerAnswer, LedgerQuery
 from xfleet_runtime.broker import BrokerLink, traceparent
 
 T = TypeVar("T")
 TIMEOUT_S = 10.0
+
+
+class ChunkDamaged(Refusal):
+    """A part of a snapshot that was changed on its way: the next try may bring it whole."""
+
+    code = SNAPSHOT_GONE
+    status = 409
+    message = "A part of the snapshot does not hash to its name."
 
 
 def opened(payload: bytes, kind: type[T]) -> T:
@@ -50,10 +58,10 @@ class Calls:
         return bytes(reply.data) if reply.ok else opened_bytes(payload)
 
     async def state_chunk(self, revision: int, chunk: str) -> bytes:
-        """A part of a snapshot; raises `MessageMalformed` unless it hashes to its name."""
+        """A part of a snapshot; raises `ChunkDamaged` unless it hashes to its name."""
         data = opened_bytes(await self._ask("state", ChunkRequest(revision=revision, chunk=chunk)))
         if codec.sha256_hex(data) != chunk:
-            raise MessageMalformed("A part of the snapshot does not hash to its name.", chunk=chunk)
+            raise ChunkDamaged(chunk=chunk)
         return data
 
     async def renew(self, request: EnrollRequest) -> EnrollAnswer:

@@ -1,6 +1,7 @@
 """Governor: enforces expiry and used-up allowances alone, with or without a controller."""
 
 import asyncio
+import sqlite3
 
 from xfleet_agent import allowance
 from xfleet_agent.apply import Applier
@@ -11,8 +12,11 @@ from xfleet_agent.fleet_clock import FleetClock
 from xfleet_agent.spool import Spool
 from xfleet_agent.state import Entities, StateStore
 from xfleet_contracts.allowance import Allowances
+from xfleet_runtime.log import get_logger
 
 CHECK_EVERY_S = 0.5
+RETRY_S = 5.0
+_log = get_logger(__name__)
 
 
 class Governor:
@@ -46,7 +50,12 @@ class Governor:
         """Looks for ever whether somebody's time or allowance is over."""
         while True:
             if self._due():
-                await self.check()
+                try:
+                    await self.check()
+                except sqlite3.Error as error:
+                    self._dirty = True
+                    _log.error("limits could not be enforced now", error=str(error))
+                    await asyncio.sleep(RETRY_S)
             await asyncio.sleep(CHECK_EVERY_S)
 
     def _due(self) -> bool:

@@ -1,6 +1,7 @@
 """The agent's steady rhythms, each a named loop under the supervisor."""
 
 import asyncio
+import sqlite3
 from contextlib import suppress
 
 from xfleet_agent import outbox
@@ -78,7 +79,7 @@ class Loops:
         parts = self._parts
         try:
             await parts.applier.converge()
-        except (XrayDown, XrayHung) as error:
+        except (XrayDown, XrayHung, sqlite3.Error) as error:
             _log.warning("xray could not be brought in line now", reason=str(error))
             await asyncio.sleep(RETRY_S)
             if parts.driver.current is not None:
@@ -119,9 +120,7 @@ class Loops:
                 with suppress(XrayDown, XrayHung):
                     await parts.driver.processes.rotate_logs(parts.driver.current)
             await parts.worker.run(parts.journal.prune, now_ms)
-            await parts.worker.run(
-                parts.store.save_facts, clock_offset_ms=str(parts.clock.offset_ms), last_seen_ms=str(now_ms)
-            )
+            await parts.worker.run(lambda: parts.store.save_facts(**parts.clock.facts()))
 
         await parts.driver.learn_version()
         await every(HOUSEKEEPING_S, step)

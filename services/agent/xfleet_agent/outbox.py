@@ -14,10 +14,12 @@ from xfleet_agent.database import transaction
 from xfleet_agent.spool import ARCHIVED, RESEND, WAITING, Spool, add_open_rows, insert_gap, wire_to_rows
 from xfleet_contracts import codec
 from xfleet_contracts.receipt import Fork, Receipt
-from xfleet_contracts.traffic import MAX_SEALED_WAITING, Batch, EpochMark, Gap
+from xfleet_contracts.traffic import MAX_SEALED_WAITING, Batch, BatchName, EpochMark, Gap
 
 ARCHIVE_KEPT_MS = 7 * 86_400_000
 ARCHIVE_BYTES = 256 * 1024 * 1024
+MAX_KNOWN_EPOCHS = 600
+"""Epochs that one question to the ledger is about: its answer has to fit into a message."""
 
 
 class SealedBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,15 +198,21 @@ def oldest_unreceipted(spool: Spool) -> tuple[int, int] | None:
 
 
 def list_known(spool: Spool, starts: tuple[str, ...]) -> tuple[EpochMark, ...]:
-    """Per epoch how far we sealed: all that concern these starts or of which batches are kept."""
+    """Per epoch how far we sealed: the newest that concern these starts or of which batches are kept, oldest first."""
     rows = spool.db.execute(
-        "SELECT epoch, sealed_through, sealed_digest FROM epochs WHERE sealed_through > 0 AND ("
+        "SELECT epoch, sealed_through FROM epochs WHERE sealed_through > 0 AND ("
         " epoch IN (SELECT epoch FROM batches)"
         " OR epoch IN (SELECT epoch FROM epoch_starts WHERE start_id IN (SELECT value FROM json_each(?))))"
-        " ORDER BY ordinal",
-        (json.dumps(starts),),
-    )
-    return tuple(EpochMark(epoch=row[0], through=row[1], digest=row[2]) for row in rows)
+        " ORDER BY epoch IN (SELECT epoch FROM batches WHERE state != ?) DESC, ordinal DESC LIMIT ?",
+        (json.dumps(starts), ARCHIVED, MAX_KNOWN_EPOCHS),
+    ).fetchall()
+    return tuple(EpochMark(epoch=row[0], through=row[1]) for row in reversed(rows))
+
+
+def is_sealed_here(spool: Spool, name: BatchName) -> bool:
+    """Whether this is a batch of our own, however long ago."""
+    row = spool.db.execute("SELECT sealed_through FROM epochs WHERE epoch = ?", (name.epoch,)).fetchone()
+    return row is not None and name.seq <= row[0]
 
 
 def prune(spool: Spool, *, now_ms: int, cap_bytes: int = ARCHIVE_BYTES) -> int:

@@ -68,7 +68,7 @@ def digest_answer(spool: Spool, answer: LedgerAnswer, *, now_ms: int) -> Finding
 
 def _unsettled(spool: Spool, names: Iterable[BatchName]) -> list[BatchName]:
     settled = set(spool.db.execute("SELECT epoch, seq FROM settled_foreign"))
-    return [name for name in names if (name.epoch, name.seq) not in settled]
+    return [n for n in names if (n.epoch, n.seq) not in settled and not outbox.is_sealed_here(spool, n)]
 
 
 def fork(spool: Spool, process_ids: tuple[str, ...]) -> None:

@@ -167,8 +167,8 @@ class XrayDriver:
         self._failed(reason)
         await running.api.close()
         self.processes.forget(running)
-        await self._meter.finish(running.start_id, lost="xray_died")
-        await self._write_record(None)
+        await self._noted(self._meter.finish(running.start_id, lost="xray_died"))
+        await self._noted(self._write_record(None))
         self._events.tell("xray_crashed", reason=reason, start=running.start_id, output=self.processes.tail())
         await self._decide().on_died()
 
@@ -259,14 +259,24 @@ class XrayDriver:
             return None
 
     async def _serve(self, running: RunningXray, *, version: str, since_s: float = 0.0) -> None:
-        await self._meter.begin(running)
         self.current = running
+        await self._noted(self._meter.begin(running))
         self._started_at_s = time.monotonic() - since_s
         self.version = version or self.version
-        await self._write_record(_Record(xray=running.record, version=self.version))
+        await self._noted(self._write_record(_Record(xray=running.record, version=self.version)))
         self.status = "running"
         self._changed.set()
         self._decide().on_started()
+
+    async def _noted(self, writing: Awaitable[None]) -> None:
+        """Writes down if the disk lets us; one that is full must not keep Xray from being started and watched.
+
+        Nothing is lost by that: a reading names its start itself, and a process is found again by its lock.
+        """
+        try:
+            await writing
+        except sqlite3.Error as error:
+            self._events.tell("state_unwritable", error=str(error))
 
     async def learn_version(self) -> None:
         """Asks once which Xray this is."""
@@ -300,19 +310,27 @@ class XrayDriver:
         try:
             while loop.time() < deadline:
                 await asyncio.sleep(min(DRAIN_POLL_S, drain_s))
-                reading = await self._meter.read(running)
-                if not reading.changed_count and not await running.api.online_users():
+                if await self._is_done(running):
                     break
             if not await self._meter.read_until_quiet(running, timeout_s=0):
                 lost = "xray_died"
-        except (XrayDown, XrayHung):
+        except (XrayDown, XrayHung, sqlite3.Error):
             lost = "xray_died"
         if running not in self.draining:
             return
         self.draining.remove(running)
         await self.processes.end(running)
-        await self._meter.finish(running.start_id, lost=lost)
+        await self._noted(self._meter.finish(running.start_id, lost=lost))
         self._events.tell("xray_drained", start=running.start_id)
+
+    async def _is_done(self, running: RunningXray) -> bool:
+        """Whether nothing moves on a replaced Xray any more, and its last reading is on disk."""
+        try:
+            reading = await self._meter.read(running)
+            return not reading.changed_count and not await running.api.online_users()
+        except (sqlite3.Error, XrayRefused) as error:
+            _log.warning("a replaced xray could not be read now", error=str(error))
+            return False
 
     def _read_record(self) -> _Record | None:
         text = self._store.fact("xray")

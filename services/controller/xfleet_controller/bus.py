@@ -18,10 +18,14 @@ from xfleet_runtime.broker import BrokerLink, BrokerOutage, Credentials, NoRespo
 from xfleet_runtime.clock import Clock
 from xfleet_runtime.ids import new_id
 from xfleet_runtime.keys.signing import SigningKey, sign_command
+from xfleet_runtime.log import get_logger
 
+_log = get_logger(__name__)
 T = TypeVar("T")
 EXPIRY_SLACK_S = 30
 RESIGN_COUNT = 3
+BAD_ANSWER = "bad_answer"
+MAX_MOMENT_MS = 2**52
 LINKS = {"commands": "ctl", "traffic": "ctl", "heartbeats": "ctl", "rpc": "rpc", "svc": "svc", "sys": "sys"}
 """Link by its name here, and its role."""
 
@@ -112,13 +116,13 @@ class Commander:
             error = None
             reply = await self._exchange(command, wait_s, trace_id)
             if reply.ok:
-                return msgspec.json.decode(reply.data, type=answer_type, strict=True)
+                return _opened(sid, bytes(reply.data), answer_type)
             error = reply.error or ErrorBody(code="unknown", message="The agent refused without a reason.")
             if attempt == RESIGN_COUNT - 1:
                 break
             if error.code == INSTANCE and isinstance(error.details.get("instance"), str):
                 instance = error.details["instance"]
-            elif error.code == CLOCK and isinstance(error.details.get("now_ms"), int):
+            elif error.code == CLOCK and _is_moment(error.details.get("now_ms")):
                 issued_at_ms = error.details["now_ms"]
             else:
                 break
@@ -149,4 +153,17 @@ class Commander:
             raise AgentOffline(sid=command.sid) from outage
         except BrokerOutage as outage:
             raise AgentTimeout(sid=command.sid, reason=str(outage)) from outage
-        return codec.decode(answer.payload, Reply)
+        return _opened(command.sid, answer.payload, Reply)
+
+
+def _opened(sid: str, payload: bytes, kind: type[T]) -> T:
+    try:
+        return codec.decode(payload, kind)
+    except Refusal as refusal:
+        error = ErrorBody(code=BAD_ANSWER, message=f"The server's answer cannot be read: {refusal.text}"[:500])
+        _log.info("an agent's answer cannot be read", sid=sid, reason=refusal.text)
+        raise RemoteRefusal(error) from refusal
+
+
+def _is_moment(value: object) -> bool:
+    return isinstance(value, int) and 0 < value < MAX_MOMENT_MS

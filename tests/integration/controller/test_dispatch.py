@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from harness.broker import eventually
 from harness.controller import REALITY, WEBSOCKET
@@ -12,7 +13,7 @@ from harness.controller_fleet import SmallAgent, World, api_of, beating, running
 from xfleet_contracts.apply import Degraded
 from xfleet_contracts.desired_state import EntityKey, StatePoint, digest_of
 from xfleet_contracts.errors import ErrorBody
-from xfleet_controller.servers.models import ServerRevision
+from xfleet_controller.servers.models import ServerRevision, StateEntity
 
 pytestmark = pytest.mark.real_broker
 
@@ -174,3 +175,52 @@ async def test_a_large_state_travels_in_chunks(world: World, api: Any, agent: Sm
     assert snapshot is not None
     assert len(snapshot.chunks) > 1
     assert inbound["id"]
+
+
+async def test_a_lost_report_is_asked_for_again_and_its_refusals_reach_the_task(
+    world: World, api: Any, agent: SmallAgent
+) -> None:
+    await eventually(lambda: in_step(world, agent))
+    agent.silent = True
+    made = (await api.post("/api/v1/inbounds", json={**WEBSOCKET, "server_id": 1})).json()
+    target = await desired(world)
+    async with world.controller.context.database.read() as session:
+        names = (await session.scalars(select(StateEntity.entity_id).where(StateEntity.kind == "inbound"))).all()
+    key = EntityKey(kind="inbound", id=names[0])
+    agent.degraded = (Degraded(key=key, path="inbounds[8080].port", code="port_busy", reason="The port is taken."),)
+    agent.point, agent.silent = target, False  # it took the order, and its answer was lost
+
+    async def task() -> dict:
+        return (await api.get(f"/api/v1/tasks/{made['task_ids'][0]}")).json()
+
+    async def done() -> bool:
+        return (await task())["status"] not in {"pending", "running"}
+
+    await beating(agent, done, within_s=30)
+    assert (await task())["status"] == "degraded"
+    assert (await task())["error"]["path"] == "inbounds[8080].port"
+
+
+async def test_an_answer_nobody_can_read_leaves_no_task_running(world: World, api: Any, agent: SmallAgent) -> None:
+    await eventually(lambda: in_step(world, agent))
+    agent.garbage = b'{"ok":true,"data":{"point":{"revision":-7},"applied_revision":1e999}}'
+    made = (await api.post("/api/v1/inbounds", json={**WEBSOCKET, "server_id": 1})).json()
+
+    async def put_back() -> bool:
+        task = (await api.get(f"/api/v1/tasks/{made['task_ids'][0]}")).json()
+        return task["status"] == "pending" and (task["error"] or {}).get("code") == "bad_answer"
+
+    await eventually(put_back)
+    agent.garbage = b""
+    await beating(agent, lambda: in_step(world, agent), within_s=20)
+
+
+async def test_a_refused_state_that_returns_fails_at_once_and_a_new_agent_may_take_it(
+    world: World, api: Any, agent: SmallAgent
+) -> None:
+    await eventually(lambda: in_step(world, agent))
+    agent.refusal = ErrorBody(code="malformed", message="No such thing.", details={})
+    made = await add_inbound(api)
+    assert made["tasks"][0]["status"] == "failed"
+    agent.instance, agent.seq, agent.refusal = "i2", 0, None
+    await beating(agent, lambda: in_step(world, agent), within_s=20)

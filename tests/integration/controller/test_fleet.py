@@ -154,7 +154,7 @@ async def test_enrolling_anew_revokes_the_older_identity(world: World, api: Any)
 
 async def test_an_agent_renews_without_losing_what_it_has(world: World) -> None:
     async with small_agent(world) as agent:
-        keys = Keys()
+        keys = agent.keys
         request = EnrollRequest(nkey=keys.pair.public, csr_pem=keys.csr_pem)
         reply = await call(agent, "renew", request)
         assert reply.ok, reply.error
@@ -164,6 +164,32 @@ async def test_an_agent_renews_without_losing_what_it_has(world: World) -> None:
         )
         await agent.link.replace_credentials(renewed)
         assert (await call(agent, "state", ChunkRequest(revision=1, chunk="0" * 64))).error is not None
+
+
+async def test_only_a_servers_own_key_is_renewed_and_not_for_ever(world: World) -> None:
+    async with small_agent(world) as agent:
+        stranger = Keys()
+        reply = await call(agent, "renew", EnrollRequest(nkey=stranger.pair.public, csr_pem=stranger.csr_pem))
+        assert reply.error is not None
+        assert reply.error.code == "key_unusable"
+        request = EnrollRequest(nkey=agent.keys.pair.public, csr_pem=agent.keys.csr_pem)
+        replies = [await call(agent, "renew", request) for _ in range(25)]
+        assert {reply.error.code for reply in replies if reply.error is not None} == {"renewed_too_often"}
+        assert replies[0].ok
+
+
+async def test_nobody_enrolls_with_the_key_of_another_server(world: World) -> None:
+    context = world.controller.context
+    async with small_agent(world) as victim:
+        async with api_of(world) as api:
+            made = await api.post("/api/v1/servers", json={"name": "second"})
+        assert made.status_code == 201, made.text
+        token = msgspec.structs.replace(open_token(made.json()["enrollment_token"]), broker_urls=(world.broker.url,))
+        reply = await ask_enrollment(token, victim.keys)
+        assert reply.error is not None
+        assert reply.error.code == "key_unusable"
+        assert context.presence.is_online("local")
+        assert (await ask_enrollment(token, Keys())).ok, "the token is not used up by it"
 
 
 async def test_calls_are_answered_only_to_the_askers_own_inbox(world: World) -> None:

@@ -31,6 +31,8 @@ from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
 TOKEN_LIFETIME = timedelta(minutes=15)
+RENEWALS_WITHIN = timedelta(days=1)
+RENEWALS_COUNT = 20
 ACCOUNT_SETTING = "account_serial"
 
 
@@ -56,6 +58,14 @@ class KeyRefused(Refusal):
     code = "key_unusable"
     status = 422
     message = "The certificate request cannot be used."
+
+
+class RenewedTooOften(Refusal):
+    """More renewals than any agent needs: each one is kept for a year, for its revocation."""
+
+    code = "renewed_too_often"
+    status = 429
+    message = "This server renewed its identity too often lately. Try again tomorrow."
 
 
 class Fleet:
@@ -119,6 +129,8 @@ async def enroll(database: Database, fleet: Fleet, token_id: str, request: Enrol
     """
     key_sha256, now = _fingerprint(request), fleet.clock.now()
     async with database.write() as session:
+        if await store.has_other_server_key(session, token_id, request.nkey):
+            raise KeyRefused("This key belongs to another server.", field="nkey")
         if await store.claim_token(session, token_id, request.nkey, key_sha256, now):
             row = await session.get_one(models.EnrollmentToken, token_id, populate_existing=True)
             server = await session.get_one(Server, row.server_id)
@@ -143,11 +155,17 @@ async def enroll(database: Database, fleet: Fleet, token_id: str, request: Enrol
 async def renew(database: Database, fleet: Fleet, sid: str, request: EnrollRequest) -> EnrollAnswer:
     """A further identity for a server that is known; the one it has stays good until it expires."""
     _fingerprint(request)
+    now = fleet.clock.now()
     async with database.write() as session:
         server = await session.scalar(select(Server).where(Server.slug == sid))
         if server is None:
             raise NothingEnrolled
-        answer = _issue(session, fleet, server, request, fleet.clock.now())
+        live = await store.list_live_certificates(session, server.id, now)
+        if all(each.nkey != request.nkey for each in live):
+            raise KeyRefused("Only a key that this server already has can be renewed.", field="nkey")
+        if sum(each.issued_at > now - RENEWALS_WITHIN for each in live) >= RENEWALS_COUNT:
+            raise RenewedTooOften
+        answer = _issue(session, fleet, server, request, now)
         note(session, SYSTEM, "renew_identity", "server", str(server.id), fleet.clock.now(), name=server.name)
         return answer
 

@@ -41,6 +41,13 @@ async def claim_token(session: AsyncSession, token_id: str, nkey: str, key_sha25
     return bool(done.rowcount)  # type: ignore[attr-defined]
 
 
+async def has_other_server_key(session: AsyncSession, token_id: str, nkey: str) -> bool:
+    """Whether another server than the token's has this nkey: revoking the one would cut off the other."""
+    server_id = select(EnrollmentToken.server_id).where(EnrollmentToken.token_id == token_id).scalar_subquery()
+    query = select(Certificate.nkey).where(Certificate.nkey == nkey, Certificate.server_id != server_id)
+    return await session.scalar(query.limit(1)) is not None
+
+
 async def list_live_certificates(session: AsyncSession, server_id: int, now: datetime) -> Sequence[Certificate]:
     """Identities of a server that would still be accepted."""
     query = select(Certificate).where(

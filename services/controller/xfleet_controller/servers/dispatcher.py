@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_contracts.apply import APPLY, ApplyOrder, ApplyReport
 from xfleet_contracts.codec import canonical, sha256_hex
-from xfleet_contracts.desired_state import StatePoint
+from xfleet_contracts.desired_state import Difference, StatePoint
 from xfleet_contracts.errors import Refusal, RemoteRefusal
 from xfleet_contracts.heartbeat import Heartbeat
 from xfleet_controller.bus import AgentOffline, AgentTimeout, Commander
@@ -36,6 +36,8 @@ APPLY_TIMEOUT_S = 15.0
 RETRY_FIRST_S = 0.5
 RETRY_MOST_S = 30.0
 LEASED_S = 1.0
+MOST_AHEAD_COUNT = 2**24
+"""Revisions that a restored database may be behind; an agent that claims more lies, and numbers are not endless."""
 LOOK_AGAIN = 0
 """No server has this id: it asks for all servers to be read again."""
 
@@ -67,8 +69,11 @@ class Dispatcher:
         self._backoffs: dict[int, Backoff] = {}
         self._wholes: set[int] = set()
         self._sent: dict[int, tuple[str, str]] = {}
+        self._new_instances: set[int] = set()
+        """Servers whose agent process is new: it may take what the last one would not."""
         self._writer = GroupWriter(context.database)
         context.presence.on_beat.append(self.on_beat)
+        context.presence.on_instance.append(self.on_instance)
 
     def wake(self, server_id: int) -> None:
         """The server may not be where it should be."""
@@ -84,6 +89,13 @@ class Dispatcher:
             return
         self._told_bases[server_id] = StatePoint(revision=beat.wanted_revision, digest=beat.wanted_digest)
         if self._targets.get(server_id) != self._told_bases[server_id]:
+            self.wake(server_id)
+
+    def on_instance(self, sid: str, _beat: Heartbeat) -> None:
+        """Another agent process speaks for this server."""
+        server_id = self._ids.get(sid)
+        if server_id is not None:
+            self._new_instances.add(server_id)
             self.wake(server_id)
 
     async def run(self) -> None:
@@ -155,6 +167,9 @@ class Dispatcher:
                 if refusal.remote_code in outcome.DEFINITE:
                     await outcome.note_refusal(self._context, plan.server_id, plan.target, refusal, self._owner)
                     return None
+                if refusal.remote_code == outcome.XRAY_STOPPED and self._told_bases.get(server_id) == plan.target:
+                    await outcome.note_kept(self._context, plan.server_id, plan.target, self._owner)
+                    return None
                 await self._put_back(plan, refusal)
                 if refusal.remote_code not in outcome.ELSEWHERE:
                     return self._later_s(server_id)
@@ -193,19 +208,21 @@ class Dispatcher:
         target = target_of(row)
         if told == target:
             self._targets[server_id] = target
-            if await tasks.list_open_until(session, server_id, target.revision):
-                await outcome.note_arrived(session, row, now)
-                self._context.bell.ring()
-            return None
+            waiting = await tasks.list_open_until(session, server_id, target.revision)
+            if not waiting or not self._context.presence.is_online(server.slug):
+                return None
         base = told or StatePoint(revision=row.wanted_revision, digest=row.wanted_digest)
-        if row.refused_digest == target.digest:
+        if row.refused_digest == target.digest and server_id not in self._new_instances:
             self._targets[server_id] = base
+            await outcome.fail_refused(session, row, now)
             return None
         if told is None and not self._context.presence.is_online(server.slug):
             self._targets[server_id] = target
             return None
         if row.lease_owner != self._owner and row.lease_until_at is not None and row.lease_until_at > now:
             return LEASED_S
+        row.refused_digest = ""
+        self._new_instances.discard(server_id)
         order = await self._order(session, row, base, now)
         target = self._targets[server_id] = target_of(row)
         row.lease_owner, row.lease_until_at, row.lease_fence = self._owner, now + LEASE, row.lease_fence + 1
@@ -216,6 +233,11 @@ class Dispatcher:
     async def _order(self, session: AsyncSession, row: ServerRevision, base: StatePoint, now: datetime) -> ApplyOrder:
         """What brings the server from `base` to where it should be; after a restored database that is moved first."""
         vault, target = self._context.vault, target_of(row)
+        if base == target:  # it has the state, but its report was lost: what it could not apply is only in there
+            return ApplyOrder(difference=Difference(base=base, target=target))
+        if base.revision > target.revision + MOST_AHEAD_COUNT:
+            _log.warning("a server claims a revision no restore explains", server_id=row.server_id)
+            return await make_order(session, vault, row, None, now)
         if base.revision > target.revision or (base.revision == target.revision and base != target):
             row.desired_revision = max(base.revision, row.desired_revision) + 1
             row.changed_at = now
@@ -249,7 +271,7 @@ class Dispatcher:
 
     async def _put_back(self, plan: Plan, refusal: Refusal) -> None:
         async with self._context.database.write() as session:
-            await tasks.mark_waiting(session, plan.server_id, {"code": refusal.code, "message": refusal.text})
+            await tasks.mark_waiting(session, plan.server_id, {"code": refusal.body().code, "message": refusal.text})
             await session.execute(
                 update(ServerRevision)
                 .where(

@@ -20,6 +20,8 @@ from xfleet_controller.tasks.models import ServerTask
 DIGEST_MISMATCH = "digest_mismatch"
 DEFINITE = frozenset({"malformed", "too_large", "unknown_verb"})
 """Refusals that repeating cannot cure; all others say something about the moment."""
+XRAY_STOPPED = "xray_stopped"
+"""The agent stored the state; an operator keeps its Xray stopped."""
 ELSEWHERE = frozenset({BASE_MISMATCH, SNAPSHOT_GONE, DIGEST_MISMATCH})
 """Refusals whose details name the point where the agent is."""
 
@@ -54,13 +56,28 @@ async def note_report(
     await settle_retired(session)
 
 
-async def note_arrived(session: AsyncSession, row: ServerRevision, now: datetime) -> None:
-    """The server is where it should be, and some task did not hear of it."""
-    row.wanted_revision, row.wanted_digest = row.desired_revision, row.desired_digest
-    degraded = msgspec.convert(row.degraded, list[Degraded])
+async def note_kept(context: Context, server_id: int, target: StatePoint, owner: str) -> None:
+    """The server has the state and will run it when somebody starts its Xray again."""
+    now = context.clock.now()
+    async with context.database.write() as session:
+        row = await session.get(ServerRevision, server_id, with_for_update=True)
+        if row is None:
+            return
+        row.wanted_revision, row.wanted_digest = target.revision, target.digest
+        if row.lease_owner == owner:
+            row.lease_owner, row.lease_until_at = "", None
+        degraded = msgspec.convert(row.degraded, list[Degraded])
+        for task in await tasks.list_open_until(session, row.server_id, target.revision):
+            _finish(task, degraded, now, None)
+        await settle_retired(session)
+    context.bell.ring()
+
+
+async def fail_refused(session: AsyncSession, row: ServerRevision, now: datetime) -> None:
+    """Another change led back to what the agent will not take: its tasks do not wait for ever."""
     for task in await tasks.list_open_until(session, row.server_id, row.desired_revision):
-        _finish(task, degraded, now, None)
-    await settle_retired(session)
+        task.status, task.completed_at = "failed", now
+        task.error = {"code": "refused_before", "message": "The agent refused exactly this state before."}
 
 
 async def note_refusal(

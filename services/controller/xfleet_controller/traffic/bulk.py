@@ -19,6 +19,8 @@ MOMENT = "moment"
 """Unix milliseconds on our side, a moment in the table."""
 
 SQLITE_CHUNK = 20_000
+MOST_BYTES = 2**58
+"""Where a sum stops: no honest one gets there, and two of them still fit into a column."""
 
 
 class AddingUpsert(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +41,7 @@ class AddingUpsert(msgspec.Struct, frozen=True, kw_only=True):
         """Adds these rows, given column by column in the order keys, adds, fixed, latest."""
         if not columns or not columns[0]:
             return
+        columns = self._within_bounds(columns)
         connection = await session.connection()
         if connection.dialect.name == "postgresql":
             arrays = await asyncio.to_thread(self._arrays, columns)
@@ -47,6 +50,15 @@ class AddingUpsert(msgspec.Struct, frozen=True, kw_only=True):
         rows = await asyncio.to_thread(self._rows, columns)
         for start in range(0, len(rows), SQLITE_CHUNK):
             await connection.exec_driver_sql(self._sqlite, rows[start : start + SQLITE_CHUNK])
+
+    def _within_bounds(self, columns: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+        first, last = len(self.keys), len(self.keys) + len(self.adds)
+        return [
+            [min(figure, MOST_BYTES) for figure in column]
+            if first <= place < last and max(column) > MOST_BYTES
+            else column
+            for place, column in enumerate(columns)
+        ]
 
     def _arrays(self, columns: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
         return tuple(map(_array, self._types, columns))
@@ -81,7 +93,7 @@ class AddingUpsert(msgspec.Struct, frozen=True, kw_only=True):
         )
         values += "".join(f", v{self._given.index(source)}" for _, source in self.also)
         names = ", ".join(f"v{place}" for place in range(len(self._types)))
-        sets = [f"{name} = t.{name} + excluded.{name}" for name in self._added]
+        sets = [f"{name} = LEAST(t.{name} + excluded.{name}, {MOST_BYTES})" for name in self._added]
         sets += [f"{name} = GREATEST(t.{name}, excluded.{name})" for name in self.latest]
         return (  # names of our own tables and columns, never a value
             f"INSERT INTO {self.table} AS t ({', '.join(self._names)}) "  # noqa: S608
@@ -93,7 +105,7 @@ class AddingUpsert(msgspec.Struct, frozen=True, kw_only=True):
     def _sqlite(self) -> str:
         places = [f"?{place}" for place in range(1, len(self._types) + 1)]
         places += [f"?{self._given.index(source) + 1}" for _, source in self.also]
-        sets = [f"{name} = {name} + excluded.{name}" for name in self._added]
+        sets = [f"{name} = min({name} + excluded.{name}, {MOST_BYTES})" for name in self._added]
         sets += [f"{name} = max(coalesce({name}, excluded.{name}), excluded.{name})" for name in self.latest]
         return (
             f"INSERT INTO {self.table} ({', '.join(self._names)}) "  # noqa: S608

@@ -14,13 +14,15 @@ from xfleet_controller.traffic import store
 from xfleet_controller.traffic.clones import BeatBook, CloneWatch, Doubles
 from xfleet_controller.traffic.ingest import NoteEvent
 from xfleet_controller.traffic.ledger import Cursor
-from xfleet_controller.traffic.reading import unpack
+from xfleet_controller.traffic.reading import MAX_SEQ, unpack
 from xfleet_controller.traffic.receipts import Receipts
 from xfleet_runtime.broker import BrokerOutage
 from xfleet_runtime.clock import Clock
 
-MARKS_COUNT = 400
-"""Committed epochs in one answer: the newest, and all that were asked about."""
+MARKS_COUNT = 100
+"""Committed epochs in one answer that were not asked about: the newest."""
+KNOWN_COUNT = 700
+"""Epochs that one question can be about, the last ones named: its answer has to fit into a message."""
 NAMES_COUNT = 1200
 """Batches named in one answer; beyond them a start is declared lost rather than counted twice."""
 STARTS_COUNT = 100
@@ -101,19 +103,19 @@ class LedgerInbox:
     async def answer(self, sid: str, server_id: int, query: LedgerQuery) -> LedgerAnswer:
         """What the ledger says to this query. The stream is counted first: what left it by then is in the answer."""
         starts = [each for each in query.starts[:STARTS_COUNT] if "\0" not in each]
-        known = {mark.epoch: mark.through for mark in query.known if "\0" not in mark.epoch}
+        known = {mark.epoch: min(mark.through, MAX_SEQ) for mark in query.known if "\0" not in mark.epoch}
         known.setdefault(query.epoch, 0)
+        asked = set(list(known)[-KNOWN_COUNT:])
         try:
             pending_count = await self._count_pending(sid)
         except BrokerOutage as outage:
             raise LedgerNotReady(reason=str(outage)) from outage
         async with self._database.read() as session:
-            marks = await store.list_marks(session, server_id)
+            told = await store.list_marks(session, server_id, asked, MARKS_COUNT)
             names = await store.list_names_of_starts(session, server_id, starts, known, NAMES_COUNT + 1)
         doubles = self._clones.look(sid, query.instance, starts, self._clock.monotonic_s())
         await self._report(sid, server_id, query.instance, doubles)
-        told = [mark for place, mark in enumerate(marks) if place < MARKS_COUNT or mark[0] in known]
-        nothing_of = sorted(known.keys() - {epoch for epoch, _, _ in told})
+        nothing_of = sorted(asked - {epoch for epoch, _, _ in told})
         self._receipts.note(sid, {epoch: Cursor(floor, digest) for epoch, floor, digest in told if epoch in known})
         foreign, missing = _split(names)
         return LedgerAnswer(

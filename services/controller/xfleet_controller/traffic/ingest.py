@@ -28,10 +28,9 @@ from xfleet_controller.traffic.ledger import (
     ServerFact,
     plan_commit,
     refuse,
-    set_aside,
 )
 from xfleet_controller.traffic.metrics import LedgerMetrics
-from xfleet_controller.traffic.reading import Reading, Unreadable, read
+from xfleet_controller.traffic.reading import Reading, Unreadable, hollow, read
 from xfleet_controller.traffic.receipts import Receipts
 from xfleet_runtime.clock import Clock
 from xfleet_runtime.log import get_logger
@@ -120,7 +119,9 @@ class Ingest:
             await self._after(commit, deliveries)
 
     async def _commit(self, deliveries: Sequence[Delivery]) -> Commit:
-        readings, refused = await asyncio.to_thread(_read_all, deliveries)
+        return await self._commit_readings(*await asyncio.to_thread(_read_all, deliveries))
+
+    async def _commit_readings(self, readings: Sequence[Reading], refused: Sequence[Rejected]) -> Commit:
         now = self._clock.now()
         started = self._clock.monotonic_s()
         async with self._database.write() as session:
@@ -174,11 +175,15 @@ class Ingest:
             return
         reason = str(getattr(error, "orig", None) or error)[:500]
         _log.error("a batch could not be committed", subject=deliveries[0].subject, reason=reason, exc_info=error)
-        readings, refused = _read_all(deliveries)
-        rejected = refused + [set_aside(each, "not_committable", reason) for each in readings]
-        commit = Commit(rejected=rejected)
-        async with self._database.write() as session:
-            await store.write_rejected(session, rejected, self._clock.now())
+        why = Unreadable("not_committable", reason)
+        readings, rejected = _without_contents(deliveries[0], why)
+        try:
+            commit = await self._commit_readings(readings, rejected)
+        except Exception:  # noqa: BLE001  the same edge: it is set aside without its number
+            _log.exception("a batch could not even take its number", subject=deliveries[0].subject)
+            commit = Commit(rejected=rejected + [refuse(each.sid, each.payload, why) for each in readings])
+            async with self._database.write() as session:
+                await store.write_rejected(session, commit.rejected, self._clock.now())
         await self._after(commit, deliveries)
 
     async def _after(self, commit: Commit, deliveries: Sequence[Delivery]) -> None:
@@ -219,8 +224,17 @@ def _read_all(deliveries: Sequence[Delivery]) -> tuple[list[Reading], list[Rejec
         except MessageMalformed as error:
             refused.append(refuse(sid, delivery.payload, Unreadable("malformed", error.text)))
         except Unreadable as error:
-            refused.append(refuse(sid, delivery.payload, error))
+            numbered, numberless = _without_contents(delivery, error)
+            readings += numbered
+            refused += numberless
     return readings, refused
+
+
+def _without_contents(delivery: Delivery, why: Unreadable) -> tuple[list[Reading], list[Rejected]]:
+    """A message of which nothing can count: under its number if it tells one, else only set aside."""
+    sid = subjects.sid_of(delivery.subject)
+    reading = hollow(sid, delivery.payload, delivery.stored_at, why)
+    return ([], [refuse(sid, delivery.payload, why)]) if reading is None else ([reading], [])
 
 
 def _predecessors(keys: set[BatchKey]) -> set[BatchKey]:

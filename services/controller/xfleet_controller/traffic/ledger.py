@@ -156,6 +156,8 @@ def plan_commit(readings: Iterable[Reading], known: Known, settings: LedgerSetti
             commit.rejected.append(_set_aside(reading, server.id, "impossible_seq", f"the floor is {cursor.floor}"))
             continue
         accepted = _accept(commit, reading, server, ended.get((*key[:2], key[2] - 1)), known, settings, now)
+        if reading.refused is not None:
+            commit.rejected.append(_set_aside(reading, server.id, reading.refused.reason, reading.refused.detail))
         taken[key] = reading.digest
         ended[key] = accepted.to_at
         commit.accepted.append(accepted)
@@ -167,11 +169,6 @@ def plan_commit(readings: Iterable[Reading], known: Known, settings: LedgerSetti
 def refuse(sid: str, payload: bytes, why: Unreadable) -> Rejected:
     """An unreadable payload, set aside."""
     return Rejected(sid, None, why.reason, why.detail, payload, codec.sha256_hex(payload), why.epoch, why.seq)
-
-
-def set_aside(reading: Reading, reason: str, detail: str) -> Rejected:
-    """A whole batch, set aside."""
-    return _set_aside(reading, None, reason, detail)
 
 
 def contributions(accepted: Iterable[Accepted], started_at: Mapping[int, datetime]) -> dict[int, tuple[int, int]]:
@@ -204,6 +201,9 @@ def _is_taken(commit: Commit, reading: Reading, key: BatchKey, cursor: Cursor, t
         return False
     if committed in (None, reading.digest):
         commit.duplicates_count += 1
+        return True
+    if reading.refused is not None:
+        commit.rejected.append(_set_aside(reading, key[0], reading.refused.reason, reading.refused.detail))
         return True
     commit.forks.append(Forked(reading.sid, key[1], key[2], committed, reading.digest))
     commit.rejected.append(_set_aside(reading, key[0], "fork", f"committed as {committed}"))

@@ -32,6 +32,13 @@ class Unreadable(Exception):  # noqa: N818  names the state of a payload
         self.seq = seq
 
 
+class _Name(msgspec.Struct):
+    """What even a batch that cannot be read mostly tells: which number it takes."""
+
+    epoch: str
+    seq: int
+
+
 class _Loose(msgspec.Struct):
     """A batch whose rows are not looked into yet."""
 
@@ -63,6 +70,8 @@ class Reading(msgspec.Struct, frozen=True):
     """Refs of the clients it tells of, row by row."""
     inbounds: set[int]
     """Refs of the inbounds it tells of."""
+    refused: Unreadable | None = None
+    """Why nothing of it counts; it takes its number all the same, or no receipt would ever pass it."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -97,6 +106,19 @@ def read(sid: str, payload: bytes, stored_at: datetime) -> Reading:
         [row.client for row in rows],
         inbounds,
     )
+
+
+def hollow(sid: str, payload: bytes, stored_at: datetime, why: Unreadable) -> Reading | None:
+    """A message of which nothing counts, under its number; None when it does not tell that."""
+    try:
+        name = msgspec.json.decode(payload, type=_Name)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if not (_EPOCH.fullmatch(name.epoch) and 1 <= name.seq < MAX_SEQ):
+        return None
+    at_ms = int(stored_at.timestamp() * 1000)
+    head = Batch(epoch=name.epoch, seq=name.seq, instance="", start_id="", from_at_ms=at_ms, to_at_ms=at_ms)
+    return Reading(sid, Parsed(head, (), (), ()), payload, codec.sha256_hex(payload), b"", stored_at, [], set(), why)
 
 
 def inbound_of(tag: str) -> int | None:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, or_, select, tuple_, update
+from sqlalchemy import and_, delete, func, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -37,6 +37,8 @@ from xfleet_controller.traffic.models import (
 
 IN_LIST = 400
 ABOVE_FLOOR_COUNT = 20_000
+EPOCHS_AT_ONCE = 100
+"""Conditions in one statement: SQLite takes a thousand at most."""
 
 CLIENT_TOTALS = AddingUpsert(
     table="client_totals",
@@ -129,6 +131,9 @@ async def find_above_floor(
     found: dict[CursorKey, dict[int, str]] = {}
     for server_id, epoch, seq, digest in rows:
         found.setdefault((server_id, epoch), {})[seq] = digest
+    if len(cursors) > 1 and sum(map(len, found.values())) == ABOVE_FLOOR_COUNT:
+        for key in sorted(cursors):  # one server's many holes must not hide another's few
+            found |= await find_above_floor(session, {key: cursors[key]})
     return found
 
 
@@ -173,29 +178,44 @@ async def write_rejected(session: AsyncSession, rejected: Sequence[Rejected], no
     return set((await session.scalars(statement, [rows[key] for key in sorted(rows)])).all())
 
 
-async def list_marks(session: AsyncSession, server_id: int) -> list[tuple[str, int, str]]:
-    """Epoch, floor and digest of everything committed for a server."""
-    rows = await session.execute(
-        select(LedgerCursor.epoch, LedgerCursor.floor, LedgerCursor.digest)
-        .where(LedgerCursor.server_id == server_id)
+async def list_marks(
+    session: AsyncSession, server_id: int, named: Collection[str], newest_count: int
+) -> list[tuple[str, int, str]]:
+    """Epoch, floor and digest of the named epochs of a server, and of those that moved last."""
+    columns = select(LedgerCursor.epoch, LedgerCursor.floor, LedgerCursor.digest)
+    found: dict[str, tuple[int, str]] = {}
+    for part in _parts(named):
+        rows = await session.execute(columns.where(LedgerCursor.server_id == server_id, LedgerCursor.epoch.in_(part)))
+        found.update((epoch, (floor, digest)) for epoch, floor, digest in rows)
+    newest = await session.execute(
+        columns.where(LedgerCursor.server_id == server_id)
         .order_by(LedgerCursor.updated_at.desc(), LedgerCursor.epoch)
+        .limit(newest_count)
     )
-    return [(epoch, floor, digest) for epoch, floor, digest in rows]
+    found.update((epoch, (floor, digest)) for epoch, floor, digest in newest)
+    return [(epoch, floor, digest) for epoch, (floor, digest) in found.items()]
 
 
 async def list_names_of_starts(
     session: AsyncSession, server_id: int, starts: Collection[str], known: Mapping[str, int], limit: int
 ) -> list[tuple[str, int, str, bool]]:
     """Epoch, seq, digest and whether the body is kept of committed batches of these starts beyond what is known."""
-    beyond = [and_(LedgerBody.epoch == epoch, LedgerBody.seq > through) for epoch, through in sorted(known.items())]
-    rows = await session.execute(
-        select(LedgerBody.epoch, LedgerBody.seq, LedgerBody.digest, LedgerBody.body.is_not(None))
-        .where(LedgerBody.server_id == server_id, LedgerBody.start_id.in_(starts))
-        .where(or_(LedgerBody.epoch.not_in(sorted(known)), *beyond))
-        .order_by(LedgerBody.epoch, LedgerBody.seq)
-        .limit(limit)
-    )
-    return [(epoch, seq, digest, kept) for epoch, seq, digest, kept in rows]
+    of_starts = (LedgerBody.server_id == server_id, LedgerBody.start_id.in_(starts))
+    last = select(LedgerBody.epoch, func.max(LedgerBody.seq)).where(*of_starts).group_by(LedgerBody.epoch)
+    unknown = sorted(epoch for epoch, seq in await session.execute(last) if seq > known.get(epoch, 0))
+    found: list[tuple[str, int, str, bool]] = []
+    for part in _parts(unknown, EPOCHS_AT_ONCE):
+        beyond = [and_(LedgerBody.epoch == epoch, LedgerBody.seq > known.get(epoch, 0)) for epoch in part]
+        rows = await session.execute(
+            select(LedgerBody.epoch, LedgerBody.seq, LedgerBody.digest, LedgerBody.body.is_not(None))
+            .where(*of_starts, or_(*beyond))
+            .order_by(LedgerBody.epoch, LedgerBody.seq)
+            .limit(limit - len(found))
+        )
+        found += [(epoch, seq, digest, kept) for epoch, seq, digest, kept in rows]
+        if len(found) >= limit:
+            break
+    return found
 
 
 async def find_body(session: AsyncSession, server_id: int, epoch: str, seq: int) -> bytes | None:
@@ -231,10 +251,10 @@ async def _write_batches(session: AsyncSession, commit: Commit, now: datetime) -
             "to_at": each.to_at,
             "received_at": now,
             "rows_count": len(each.clients) + len(each.tags),
-            "body": each.reading.packed,
+            "body": each.reading.packed or None,
             "body_bytes": len(each.reading.packed),
             "skipped": each.skipped,
-            "rolled_up": False,
+            "rolled_up": each.reading.refused is not None,
         }
         for name, each in zip(names, ordered, strict=True)
     ]
@@ -340,6 +360,6 @@ def _columns(rows: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
     return [[row[place] for row in rows] for place in range(count)]
 
 
-def _parts(values: Collection[Any]) -> list[list[Any]]:
+def _parts(values: Collection[Any], size: int = IN_LIST) -> list[list[Any]]:
     ordered = sorted(values)
-    return [ordered[start : start + IN_LIST] for start in range(0, len(ordered), IN_LIST)]
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
