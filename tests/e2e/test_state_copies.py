@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.broker import eventually
-from harness.fleet import QUICK, Fleet, fleet_up
+from harness.fleet import QUICK, Fleet, fleet_up, kill_hard, xray_pids
 from harness.process import running, script
 from harness.real import is_missing
 from harness.xray import Sink, XrayClient, free_port, transfer
@@ -89,10 +89,13 @@ async def test_a_copied_state_directory_loses_and_doubles_nothing_and_is_reporte
                 is_missing(request.config, "a network of its own for the clone's Xray needs root")
             command = [script("xfleet-agent"), "run", "--state-dir", str(tmp_path / "clone")]
             environment = {**QUICK, "XFLEET_XRAY_BINARY": str(other_machines_xray(tmp_path))}
-            async with running(command, tmp_path / "clone.log", environment=environment):
-                await transfer(app, sink, MB, 3 * MB)
-                await reported(fleet, "EVENTS", "agent_cloned")
-                await transfer(app, sink, MB, MB)
+            try:
+                async with running(command, tmp_path / "clone.log", environment=environment):
+                    await transfer(app, sink, MB, 3 * MB)
+                    await reported(fleet, "EVENTS", "agent_cloned")
+                    await transfer(app, sink, MB, MB)
+            finally:
+                kill_hard(*xray_pids(tmp_path / "clone"))
             await fleet.wait_counted(client["id"], sink.received_bytes, sink.sent_bytes, within_s=60)
             await asyncio.sleep(5)
             assert await fleet.counted(client["id"]) == (sink.received_bytes, sink.sent_bytes)
