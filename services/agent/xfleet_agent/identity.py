@@ -55,6 +55,20 @@ class Identity:
         self.save(msgspec.structs.replace(self.data, manifest=signed))
         return manifest
 
+    def learn(self, file: Path) -> None:
+        """Takes the manifest in this file if it is newer: the broker may have moved while nobody could tell us.
+
+        Raises `Unusable` when the file cannot be read or is not of our fleet.
+        """
+        try:
+            self.accept_manifest(codec.decode(file.read_bytes(), SignedManifest))
+        except OlderManifest:
+            return
+        except OSError as error:
+            raise Unusable(f"Cannot read the manifest {file}: {error.strerror}. Check --manifest-file.") from error
+        except Refusal as refusal:
+            raise Unusable(f"The manifest {file} is not usable: {refusal.text} Enroll this agent again.") from refusal
+
     def accept_renewal(self, answer: EnrollAnswer) -> None:
         """Takes new credentials for the same keys, durably, and the manifest if it is newer."""
         manifest = open_manifest(self.data.root_public_key, answer.manifest)

@@ -28,12 +28,13 @@ _TOKEN_FILE = click.option("--token-file", help="File with the enrollment token;
 @_cli.command()
 @_STATE_DIR
 @_TOKEN_FILE
+@click.option("--manifest-file", type=click.Path(path_type=Path), help="The fleet's manifest; taken if it is newer.")
 @click.option("--settings-file", type=click.Path(path_type=Path), help="TOML file with settings.")
-def run(state_dir: Path | None, token_file: str | None, settings_file: Path | None) -> None:
+def run(state_dir: Path | None, token_file: str | None, manifest_file: Path | None, settings_file: Path | None) -> None:
     """Runs the agent; with --token-file it enrolls first if it has no identity yet."""
     settings = _settings(state_dir, settings_file)
     _prepare(settings)
-    run_async(_run(settings, token_file))
+    run_async(_run(settings, token_file, manifest_file))
 
 
 @_cli.command()
@@ -58,11 +59,13 @@ def _settings(state_dir: Path | None, file: Path | None) -> AgentSettings:
     return load_settings(AgentSettings, given, file=file, others=all_settings())
 
 
-async def _run(settings: AgentSettings, token_file: str | None) -> None:
+async def _run(settings: AgentSettings, token_file: str | None, manifest_file: Path | None) -> None:
     from xfleet_agent.app import run_agent  # noqa: PLC0415  `--help` and bad settings answer without loading it all
     from xfleet_agent.identity import find_identity  # noqa: PLC0415  as above
 
     identity = find_identity(settings.state_dir)
+    if identity is not None and manifest_file is not None:
+        identity.learn(manifest_file)
     if identity is None:
         if token_file is None:
             raise Unusable(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from xfleet_contracts.enrollment import SignedManifest
 from xfleet_controller.app import BROKER_URLS, make_context
 from xfleet_controller.auth import service as auth
 from xfleet_controller.auth.passwords import password_errors
@@ -42,6 +43,8 @@ class Initialized(msgspec.Struct, frozen=True, kw_only=True):
     broker_url: str
     enroll_token_file: str | None
     bot_credentials_file: str
+    manifest_file: str
+    """The signed manifest, for agents on this machine."""
     new: bool
 
 
@@ -86,6 +89,7 @@ async def initialize(settings: ControllerSettings, order: InitOrder) -> Initiali
             broker_url=urls[0],
             enroll_token_file=str(token_file) if token_file else None,
             bot_credentials_file=str(_bot_credentials(issuer, urls, settings.data_dir)),
+            manifest_file=str(_manifest_file(manifest, settings.data_dir)),
             new=new,
         )
     finally:
@@ -119,6 +123,13 @@ async def _local_agent(context: Context, data_dir: Path) -> Path | None:
             return None
         line = await fleet_service.make_token(session, context.fleet, SYSTEM, server)
     write_private(path, f"{line}\n".encode())
+    return path
+
+
+def _manifest_file(manifest: SignedManifest, data_dir: Path) -> Path:
+    """The manifest in a file: an agent here learns from it where the broker went while nothing ran."""
+    path = data_dir / "keys" / "manifest.json"
+    write_private(path, msgspec.json.encode(manifest))
     return path
 
 

@@ -25,6 +25,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     broker_url: str
     enroll_token_file: Path | None = None
     bot_credentials_file: Path
+    manifest_file: Path
+    """The fleet's signed manifest, for the agent on this machine."""
     new: bool
 
 

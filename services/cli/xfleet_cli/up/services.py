@@ -64,7 +64,7 @@ def agent_of(plan: Plan, prepared: Prepared) -> Service:
     """The agent of server `local`; it enrolls with the one-time token as any agent does."""
 
     def arguments() -> Sequence[str]:
-        given = ["run", "--state-dir", str(plan.layout.agent)]
+        given = ["run", "--state-dir", str(plan.layout.agent), "--manifest-file", str(prepared.manifest_file)]
         if prepared.enroll_token_file is not None and not plan.layout.agent_identity.exists():
             given += ["--token-file", str(prepared.enroll_token_file)]
         return given
