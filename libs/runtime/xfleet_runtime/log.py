@@ -6,9 +6,15 @@ from typing import Any, TextIO
 
 import structlog
 
+from xfleet_runtime.errors import Unusable
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
 
 def configure_logging(service: str, *, level: str = "info", stream: TextIO | None = None) -> None:
-    """Sets up structlog and sends the standard library's loggers the same way."""
+    """Sets up structlog and sends the standard library's loggers the same way. Raises `Unusable` for no level."""
+    if level.lower() not in LEVELS:
+        raise Unusable(f"There is no log level {level!r}. Use one of {', '.join(LEVELS)}.")
     out = stream or sys.stderr
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,

@@ -20,6 +20,7 @@ from xfleet_migrations import runner
 from xfleet_runtime.errors import Unusable
 
 SQLITE_BUSY_TIMEOUT_MS = 10_000
+DRIVERS = frozenset({"sqlite+aiosqlite", "postgresql+psycopg", "postgresql"})
 OUTBOX_TOPICS = "xfleet_outbox_topics"
 """Key in `session.info` under which a transaction notes the topics of the outbox rows it wrote."""
 
@@ -33,6 +34,9 @@ class Database:
             self._url = make_url(url)
         except ArgumentError as error:
             raise Unusable(f"The database URL cannot be read: {error}. Try sqlite+aiosqlite:///FILE.") from error
+        if self._url.drivername not in DRIVERS:
+            known = " or ".join(sorted(DRIVERS))
+            raise Unusable(f"The database {self._url.drivername} is not supported. The URL begins with {known}.")
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self.after_commit: list[Callable[[frozenset[str]], None]] = []
         """Called after a commit with the topics whose outbox rows it left."""
@@ -76,12 +80,14 @@ class Database:
         await self.engine.dispose()
 
     def _postgres_engine(self) -> AsyncEngine:
-        return create_async_engine(self._url, pool_size=10, max_overflow=10, pool_pre_ping=True)
+        return create_async_engine(self._url, pool_size=10, max_overflow=10, pool_pre_ping=True, hide_parameters=True)
 
     def _sqlite_engine(self) -> AsyncEngine:
         if self._url.database:
             Path(self._url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        engine = create_async_engine(self._url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000})
+        engine = create_async_engine(
+            self._url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000}, hide_parameters=True
+        )
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine

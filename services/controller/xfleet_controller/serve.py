@@ -3,14 +3,17 @@
 import asyncio
 import logging
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from urllib.parse import urlsplit
 
 import uvicorn
 
 from xfleet_controller.app import Controller, open_controller
 from xfleet_controller.config import ControllerSettings
+from xfleet_controller.edge import MAX_PORT
 from xfleet_controller.pages import panel_pages
 from xfleet_controller.proxies import behind, is_loopback, networks_of
 from xfleet_controller.web_app import create_web_app
@@ -20,11 +23,13 @@ from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
 GRACE_S = 5
+_BASE_PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 
 
 async def serve(settings: ControllerSettings) -> None:
     """Runs until cancelled. Raises `Unusable`."""
     check_listen(settings)
+    check_urls(settings)
     with _single_process(settings), bind(settings.listen, settings.port) as listener:
         async with open_controller(settings) as controller, web_server(controller, listener) as server:
             await server.finished()
@@ -111,6 +116,27 @@ def check_listen(settings: ControllerSettings) -> None:
         f"Refusing to show the panel on {settings.listen} over plain HTTP. Give --tls-cert and --tls-key, or "
         "--behind-proxy CIDR, or listen on 127.0.0.1."
     )
+
+
+def check_urls(settings: ControllerSettings) -> None:
+    """Raises `Unusable` for a port, base path or URL that can be none."""
+    if not 0 <= settings.port <= MAX_PORT:
+        raise Unusable(f"The port {settings.port} is not between 0 and {MAX_PORT}. Give another --port.")
+    if not _BASE_PATH.fullmatch(settings.prefix):
+        raise Unusable("The base path takes letters, digits, - _ . ~ and slashes. Give another --base-path.")
+    if settings.public_url and not _is_url(settings.public_url, ("http", "https")):
+        raise Unusable("The public URL is one such as https://panel.example.org/path. Give another --public-url.")
+    for url in settings.broker_url.split(",") if settings.broker_url else ():
+        if not _is_url(url.strip(), ("tls", "wss")):
+            raise Unusable(f"The broker URL {url.strip()!r} is not tls://HOST:PORT. Give another --broker-url.")
+
+
+def _is_url(text: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -1,6 +1,7 @@
 """The edge of the web: base path, Host and Origin, proxies, metrics."""
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -12,8 +13,9 @@ from xfleet_controller.config import ControllerSettings
 from xfleet_controller.context import Context
 from xfleet_controller.db import Database
 from xfleet_controller.proxies import behind, networks_of
-from xfleet_controller.serve import check_listen
+from xfleet_controller.serve import check_listen, check_urls
 from xfleet_runtime.errors import Unusable
+from xfleet_runtime.log import configure_logging
 
 LOOPBACK = "http://127.0.0.1:2053"
 
@@ -117,3 +119,28 @@ async def test_bodies_over_ten_megabytes_are_refused(browser: httpx.AsyncClient)
 async def test_static_files_lie_in_one_directory(browser: httpx.AsyncClient) -> None:
     for name in ("../filters.py", "..%2f..%2fpyproject.toml", "%2e%2e/x", "/etc/passwd", "%00", "css/../../filters.py"):
         assert (await browser.get(f"/static/x/{name}")).status_code in {400, 404}, name
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"port": 99_999_999}, {"port": -5}, {"base_path": 'a b"<x>'}, {"base_path": "/../x"},
+        {"broker_url": "nonsense"}, {"broker_url": "tls://x:99999"}, {"public_url": "javascript:x"},
+        {"public_url": "https://["},
+    ],
+)  # fmt: skip
+def test_settings_that_fit_in_no_url_are_refused_at_the_start(wrong: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(Unusable):
+        check_urls(ControllerSettings(data_dir=tmp_path, **wrong))
+
+
+@pytest.mark.parametrize("url", ["mysql://u:p@127.0.0.1/x", "sqlite:///x.db", "nonsense", "oracle+x://y"])
+def test_a_database_nobody_supports_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(Unusable) as refused:
+        Database(url)
+    assert "u:p" not in str(refused.value)
+
+
+def test_a_log_level_there_is_not_is_refused() -> None:
+    with pytest.raises(Unusable):
+        configure_logging("test", level="zzz")

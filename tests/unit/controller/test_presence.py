@@ -92,7 +92,10 @@ def test_a_predecessor_that_beats_again_is_a_double_and_a_successor_is_not(
     assert doubles == []
     clock.advance(5)
     presence.take("srv1", make_beat(2, instance="i2"))
-    assert doubles == [("srv1", ("i2", "i1"))]
+    assert doubles == []
+    clock.advance(0.5)
+    presence.take("srv1", make_beat(3))
+    assert doubles == [("srv1", ("i1", "i2"))]
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,8 @@ class Seen:
     """On the monotonic clock."""
     beats: dict[str, tuple[Heartbeat, float]] = field(default_factory=dict[str, tuple[Heartbeat, float]])
     """Newest beat per instance, for telling clones."""
+    first_heard_s: dict[str, float] = field(default_factory=dict[str, float])
+    """When each of these instances was first heard, successors after predecessors."""
     unsaved: bool = True
     told_error: str = ""
     """Xray's last error as it was written down."""
@@ -134,8 +136,10 @@ class Presence:
             self._seen[sid] = seen
         seen.beat, seen.received_at_ms, seen.received_at_s, seen.unsaved = beat, self._clock.now_ms(), now_s, True
         seen.beats[beat.instance] = (beat, now_s)
+        seen.first_heard_s.setdefault(beat.instance, now_s)
         while len(seen.beats) > INSTANCES_KEPT_COUNT:
-            del seen.beats[min(seen.beats, key=lambda each: seen.beats[each][1])]
+            oldest = min(seen.beats, key=lambda each: seen.beats[each][1])
+            del seen.beats[oldest], seen.first_heard_s[oldest]
         for callback in (*self.on_beat, *(self.on_instance if fresh_instance else ())):
             callback(sid, beat)
         if before != ONLINE:
@@ -143,10 +147,13 @@ class Presence:
         self.touch(sid)
 
     def _compare(self, sid: str, seen: Seen, beat: Heartbeat, now_s: float) -> None:
-        """A process that beats after another one did, and not just because its beat was still on the way."""
-        if seen.beat.instance != beat.instance and now_s - seen.received_at_s > IN_FLIGHT_S:
-            for callback in self.on_double:
-                callback(sid, (beat.instance, seen.beat.instance))
+        """A process that goes on beating after its successor began, and not just because a beat was on the way."""
+        in_order = list(seen.first_heard_s)
+        for successor in in_order[in_order.index(beat.instance) + 1 :]:
+            is_settled = now_s - seen.first_heard_s[successor] > IN_FLIGHT_S
+            if is_settled and now_s - seen.beats[successor][1] < self.offline_after_s:
+                for callback in self.on_double:
+                    callback(sid, (beat.instance, successor))
 
     def get(self, sid: str) -> Seen | None:
         """What is known about a server; None when it was never heard by this controller."""

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import and_, exists, func, or_, select
+from sqlalchemy import and_, exists, func, literal, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -128,7 +128,7 @@ async def list_places(session: AsyncSession, refs: Sequence[int], *, every: bool
         held = (
             select(AllowanceRow.client_ref, Server.id, Server.slug)
             .join(Server, Server.id == AllowanceRow.server_id)
-            .where(AllowanceRow.client_ref.in_(part), or_(every, AllowanceRow.allowance_bytes.is_not(None)))
+            .where(AllowanceRow.client_ref.in_(part), or_(literal(every), AllowanceRow.allowance_bytes.is_not(None)))
         )
         for ref, server_id, slug in [*await session.execute(on), *await session.execute(held)]:
             found.setdefault(ref, set()).add((server_id, slug))

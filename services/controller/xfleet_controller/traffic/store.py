@@ -305,7 +305,7 @@ async def _take_back_from_periods(session: AsyncSession, commit: Commit) -> None
     resets = await session.execute(
         select(ClientTotal.client_ref, ClientTotal.period_started_at).where(ClientTotal.period_started_at > first_end)
     )
-    started = {ref: at for ref, at in resets if ref in commit.sums.client_up}
+    started = {ref: at for ref, at in resets if at is not None and ref in commit.sums.client_up}
     for ref, (up, down) in sorted(contributions(commit.accepted, started).items()):
         await session.execute(
             update(ClientTotal)
