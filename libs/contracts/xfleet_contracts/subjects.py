@@ -6,6 +6,7 @@ from xfleet_contracts.errors import MessageMalformed
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 ENROLL_PREFIX = "fleet.enroll"
+CONTROLLER_INBOX = "_INBOX.c"
 
 ALL_HEARTBEATS = "fleet.up.*.hb"
 ALL_TRAFFIC = "fleet.up.*.traffic"
@@ -74,6 +75,11 @@ def event(kind: str) -> str:
 def agent_inbox(sid: str) -> str:
     """_INBOX.a.<sid>: where an agent wants its answers, and nowhere else."""
     return f"_INBOX.a.{sid}"
+
+
+def is_controller_inbox(reply: str) -> bool:
+    """Whether an answer to this reply subject can reach nobody but a controller that gave an order."""
+    return reply.startswith(f"{CONTROLLER_INBOX}.") and not any(mark in reply for mark in "*> ")
 
 
 def enroll_inbox(token_id: str) -> str:

@@ -48,6 +48,13 @@ class MisAddressed(Refusal):
     message = "The command's envelope does not match its subject."
 
 
+class ForeignInbox(Refusal):
+    """A command whose answer would go anywhere but to a controller: the broker would let us publish it there."""
+
+    code = "foreign_inbox"
+    message = "The command wants its answer where no controller listens."
+
+
 class OtherInstance(Refusal):
     """A command for an agent process that is gone, or not yet known."""
 
@@ -162,6 +169,9 @@ class Desk:
     async def handle(self, message: Incoming) -> bytes | None:
         """The answer to a message, or None when it gets none."""
         started = time.monotonic()
+        if message.reply and not subjects.is_controller_inbox(message.reply):
+            self._count(ForeignInbox(), message.subject)
+            return None
         unreplied = subjects.tail_of(message.subject) in UNREPLIED
         try:
             reply = await self._judge(message)

@@ -75,3 +75,19 @@ async def test_malformed_bodies_and_floods_harm_nobody(agent: AgentProcess, cont
     assert (await controller.ask("health")).ok
     stats = codec.decode(bytes((await controller.ask("system.stats")).data), dict)
     assert stats["commands_refused"]["malformed"] >= 50
+
+
+async def test_answers_go_to_controllers_and_nowhere_else(agent: AgentProcess, controller: SmallController) -> None:
+    subject, payload, headers = controller.signed("xray.restart", {})
+    await controller.heard()
+    before = controller.beats[-1].xray.start_id
+    for reply in (
+        subjects.traffic(controller.sid),
+        "_INBOX.a.other.x",
+        "_INBOX.c.*.x",
+        "$JS.API.STREAM.DELETE.TRAFFIC",
+    ):
+        await controller.ctl.publish(subject, payload, headers=headers, reply=reply)
+    stats = codec.decode(bytes((await controller.ask("system.stats")).data), dict)
+    assert stats["commands_refused"]["foreign_inbox"] >= 3
+    assert (await controller.heard()).xray.start_id == before
