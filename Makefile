@@ -18,7 +18,7 @@ up: .venv/.runtime ## Run panel, broker, agent with Xray on this machine (ARGS="
 	@exec $(BIN)/xfleet up $(ARGS)
 
 test: .venv/.ready ## Run all tests (PYTEST_ARGS="--require-real" fails where an optional server is missing)
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 check: .venv/.ready ## Format, lint, types, import rules, then all tests
 	$(BIN)/ruff format --check .
