@@ -64,6 +64,6 @@ async def test_a_copied_state_directory_loses_and_doubles_nothing_and_is_told(
         await stop(each)
     shutil.rmtree(run_directory(copy.state_dir), ignore_errors=True)
     expected = (sent + more_sent, got + more_got)
-    await eventually(lambda: controller.ledger.of_client(501) == expected, within_s=15)
+    await eventually(lambda: controller.ledger.of_client(501) == expected, within_s=60)
     await asyncio.sleep(1)
     assert controller.ledger.of_client(501) == expected
