@@ -104,6 +104,7 @@ async def _running(
     context: Context, bus: Bus, keys: FleetKeys, broker_urls: tuple[str, ...]
 ) -> AsyncIterator[Controller]:
     commander = Commander(bus.commands, keys.command_key(), context.presence, context.clock)
+    context.commander = commander
     dispatcher = Dispatcher(context, commander)
     outbox = Outbox(context.database, context.clock, bus.commands, dispatcher.wake)
     fleet = context.fleet
