@@ -21,7 +21,9 @@ from xfleet_controller.clients.api import ClientApi
 from xfleet_controller.context import Context
 from xfleet_controller.edge import HtmlError
 from xfleet_controller.inbounds.api import InboundApi
+from xfleet_controller.logs.api import LogApi
 from xfleet_controller.operations import OperationsDoor
+from xfleet_controller.orders.api import OrderApi
 from xfleet_controller.servers.api import ServerApi
 from xfleet_controller.subscriptions.api import SubscriptionDoor
 from xfleet_controller.tasks.api import TaskApi
@@ -52,7 +54,7 @@ def create_litestar(
         path=BASE,
         route_handlers=[
             SessionApi, AccountApi, ServerApi, InboundApi, ClientApi, ClientTrafficApi, TaskApi, TrafficApi, BotApi,
-            show_openapi,
+            OrderApi, LogApi, show_openapi,
         ],
     )  # fmt: skip
     return Litestar(

@@ -14,6 +14,7 @@ from xfleet_contracts.errors import ErrorBody, Refusal
 from xfleet_controller.bot import service
 from xfleet_controller.context import Context
 from xfleet_controller.fleet.inbox import UnknownMethod, answer_of, refusal_of
+from xfleet_controller.trace import tracing
 from xfleet_runtime.broker import BrokerLink, BrokerOutage, Incoming
 from xfleet_runtime.ids import new_id
 from xfleet_runtime.log import get_logger
@@ -46,6 +47,10 @@ class ControlDesk:
                 await self._svc.subscribe(subject, self._teller(tell))
 
     async def _on_control(self, message: Incoming) -> None:
+        with tracing(message.trace_id):
+            await self._answer(message)
+
+    async def _answer(self, message: Incoming) -> None:
         method = self._methods.get(message.subject.rpartition(".")[2])
         try:
             if method is None:
