@@ -24,6 +24,7 @@ from xfleet_controller.inbounds.api import InboundApi
 from xfleet_controller.logs.api import LogApi
 from xfleet_controller.operations import OperationsDoor
 from xfleet_controller.orders.api import OrderApi
+from xfleet_controller.rollouts.api import RolloutApi
 from xfleet_controller.servers.api import ServerApi
 from xfleet_controller.subscriptions.api import SubscriptionDoor
 from xfleet_controller.tasks.api import TaskApi
@@ -54,7 +55,7 @@ def create_litestar(
         path=BASE,
         route_handlers=[
             SessionApi, AccountApi, ServerApi, InboundApi, ClientApi, ClientTrafficApi, TaskApi, TrafficApi, BotApi,
-            OrderApi, LogApi, show_openapi,
+            OrderApi, LogApi, RolloutApi, show_openapi,
         ],
     )  # fmt: skip
     return Litestar(
