@@ -26,6 +26,7 @@ from xfleet_agent.loops import Loops
 from xfleet_agent.meter import Meter
 from xfleet_agent.parts import Parts
 from xfleet_agent.processes import Processes
+from xfleet_agent.releases import Releases
 from xfleet_agent.settings import AgentSettings
 from xfleet_agent.spool import Spool
 from xfleet_agent.state import StateStore
@@ -115,6 +116,7 @@ def assemble(settings: AgentSettings, identity: Identity, worker: Worker) -> Par
         identity=identity, instance=instance, system_clock=system_clock, started_s=system_clock.monotonic_s(),
         clock=clock, worker=worker, store=store, journal=journal, spool=spool, events=events, host=Host(), meter=meter,
         driver=driver, applier=applier, governor=governor, link=link, calls=calls, courier=courier, desk=desk,
+        releases=Releases(settings.install_dir),
     )  # fmt: skip
     _wire(parts)
     return parts
@@ -130,6 +132,7 @@ def _wire(parts: Parts) -> None:
         await parts.applier.on_died()
 
     async def on_connected() -> None:
+        parts.releases.note_connected(parts.events)
         await parts.courier.on_connected()
         parts.beat.set()
 

@@ -65,6 +65,7 @@ class Heart:
             degraded_count=len(parts.applier.degraded),
             cuts_count=len(store.cuts),
             manifest_serial=parts.identity.manifest.serial,
+            upgradable=parts.releases.upgradable,
             credentials_expire_at_ms=parts.identity.credentials().expires_at * 1000,
             xray=parts.driver.state(),
             host=await parts.worker.run(parts.host.read),

@@ -15,6 +15,7 @@ from xfleet_agent.host import Host
 from xfleet_agent.identity import Identity
 from xfleet_agent.journal import Journal
 from xfleet_agent.meter import Meter
+from xfleet_agent.releases import Releases
 from xfleet_agent.spool import Spool
 from xfleet_agent.state import StateStore
 from xfleet_agent.xray import XrayDriver
@@ -45,6 +46,7 @@ class Parts:
     calls: Calls
     courier: Courier
     desk: Desk
+    releases: Releases
     beat: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a heartbeat should go out at once."""
 

@@ -18,7 +18,7 @@ from xfleet_controller.db import Database
 from xfleet_controller.fleet import store as fleet_store
 from xfleet_controller.fleet.inbox import Desks
 from xfleet_controller.fleet.keyring import load_keys, open_vault
-from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest
+from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest, with_public
 from xfleet_controller.fleet.service import Fleet
 from xfleet_controller.ledger_wiring import Ledger, open_ledger
 from xfleet_controller.outbox import Outbox
@@ -164,7 +164,7 @@ async def _broker_urls(settings: ControllerSettings, database: Database) -> tupl
 async def _agents_urls(database: Database, own: tuple[str, ...]) -> tuple[str, ...]:
     """The addresses agents get: what `init` wrote down, else our own."""
     async with database.read() as session:
-        return tuple(await fleet_store.find_setting(session, BROKER_URLS) or own)
+        return await with_public(session, tuple(await fleet_store.find_setting(session, BROKER_URLS) or own))
 
 
 async def _first_connection(bus: Bus, urls: tuple[str, ...]) -> None:

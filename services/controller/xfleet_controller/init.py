@@ -16,7 +16,7 @@ from xfleet_controller.db import Database
 from xfleet_controller.fleet import service as fleet_service
 from xfleet_controller.fleet import store as fleet_store
 from xfleet_controller.fleet.keyring import load_or_create_keys, open_vault
-from xfleet_controller.fleet.manifest import ensure_manifest
+from xfleet_controller.fleet.manifest import ensure_manifest, with_public
 from xfleet_controller.fleet.service import ACCOUNT_SETTING, Fleet
 from xfleet_controller.servers import service as servers
 from xfleet_controller.servers import store as servers_store
@@ -73,10 +73,11 @@ async def initialize(settings: ControllerSettings, order: InitOrder) -> Initiali
         urls = order.broker_urls or _urls(order)
         async with database.write() as session:
             await fleet_store.set_setting(session, BROKER_URLS, list(urls), clock.now())
+            told = await with_public(session, urls)
         issuer = FleetIssuer(keys, clock)
-        manifest = await ensure_manifest(database, keys, settings.root_file, clock, broker_urls=urls)
+        manifest = await ensure_manifest(database, keys, settings.root_file, clock, broker_urls=told)
         context.fleet = Fleet(issuer, manifest, urls, vault, clock)
-        config = await _render(context, issuer, order)
+        config = await render_own_broker(context, issuer, order)
         password = settings.admin_password or new_token()[:20]
         admin_created = await auth.ensure_first_admin(context, password)
         token_file = await _local_agent(context, settings.data_dir) if order.local_agent else None
@@ -96,7 +97,8 @@ async def initialize(settings: ControllerSettings, order: InitOrder) -> Initiali
         await database.close()
 
 
-async def _render(context: Context, issuer: FleetIssuer, order: InitOrder) -> Path:
+async def render_own_broker(context: Context, issuer: FleetIssuer, order: InitOrder) -> Path:
+    """Writes what the broker of this installation starts from."""
     async with context.database.read() as session:
         revoked = await fleet_store.list_revocations(session, context.clock.now())
         serial = int(await fleet_store.find_setting(session, ACCOUNT_SETTING) or 0)
@@ -143,7 +145,7 @@ def _bot_credentials(issuer: FleetIssuer, urls: tuple[str, ...], data_dir: Path)
 def _urls(order: InitOrder) -> tuple[str, ...]:
     if order.broker_host not in WILDCARDS:
         return (_url(order.broker_host, order.broker_port),)
-    own = _default_address()
+    own = find_default_address()
     local = _url("127.0.0.1", order.broker_port)
     return (local, _url(own, order.broker_port)) if own else (local,)
 
@@ -152,7 +154,7 @@ def _url(host: str, port: int) -> str:
     return f"tls://[{host}]:{port}" if ":" in host else f"tls://{host}:{port}"
 
 
-def _default_address() -> str:
+def find_default_address() -> str:
     """The address of the default route; nothing is sent to find it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

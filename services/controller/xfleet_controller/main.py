@@ -70,6 +70,7 @@ def init(
 @click.option("--tls-key", type=_PATH, help="Its key.")
 @click.option("--behind-proxy", metavar="CIDR", help="Reverse proxies whose forwarded headers are believed.")
 @click.option("--broker-url", help="tls://HOST:PORT, comma-separated for several.")
+@click.option("--broker-listen-file", type=_PATH, help="Lets the panel open the broker of `xfleet up` to the world.")
 def run(config: Path | None, **given: Any) -> None:
     """Run the controller until it is told to stop."""
     settings = _settings(given, config)

@@ -3,6 +3,7 @@
 from typing import Protocol, cast
 
 from xfleet_agent.commands import (
+    agent_update,
     clients_online,
     health,
     info,
@@ -31,6 +32,7 @@ class Command(Protocol):
 
 
 _MODULES = (
+    agent_update,
     clients_online,
     health,
     info,

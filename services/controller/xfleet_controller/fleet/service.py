@@ -98,15 +98,24 @@ class Fleet:
 
 
 async def make_token(
-    session: AsyncSession, fleet: Fleet, actor: Actor, server: Server, *, lifetime: timedelta = TOKEN_LIFETIME
+    session: AsyncSession,
+    fleet: Fleet,
+    actor: Actor,
+    server: Server,
+    *,
+    lifetime: timedelta = TOKEN_LIFETIME,
+    broker_urls: tuple[str, ...] = (),
+    replaces: bool = False,
 ) -> str:
-    """The line that enrolls an agent as this server, once."""
+    """The token that enrolls an agent as this server, once; without addresses it names all that we know."""
     authorize(actor, "servers.write", server)
     now, token_id = fleet.clock.now(), secrets.token_hex(8)
-    credentials = fleet.issuer.bus_credentials("enroll", token_id, fleet.broker_urls, expires_at=now + lifetime)
+    credentials = fleet.issuer.bus_credentials(
+        "enroll", token_id, broker_urls or fleet.broker_urls, expires_at=now + lifetime
+    )
     token = EnrollmentToken(
         token_id=token_id,
-        broker_urls=fleet.broker_urls,
+        broker_urls=credentials.urls,
         tls_name=credentials.tls_name,
         ca_pem=credentials.ca_pem,
         root_public_key=fleet.issuer.keys.root_public,
@@ -116,7 +125,9 @@ async def make_token(
         key_pem=credentials.key_pem,
     )
     session.add(
-        models.EnrollmentToken(token_id=token_id, server_id=server.id, created_at=now, expires_at=now + lifetime)
+        models.EnrollmentToken(
+            token_id=token_id, server_id=server.id, created_at=now, expires_at=now + lifetime, replaces=replaces
+        )
     )
     note(session, actor, "make_enrollment_token", "server", str(server.id), now, name=server.name)
     return base64.urlsafe_b64encode(msgspec.json.encode(token)).decode().rstrip("=")
