@@ -62,11 +62,12 @@ async def run_agent(settings: AgentSettings, identity: Identity) -> None:
     worker = Worker()
     try:
         parts = _assembled(settings, identity, worker)
-        await parts.driver.boot()
-        async with parts.link:
-            got = await run_until_signal(lambda: _serve(parts, settings))
+        try:
+            got = await run_until_signal(lambda: _boot_and_serve(parts, settings))
             if got is signal.SIGINT:
                 await _stop_in_order(parts)
+        finally:
+            await parts.link.close()
         await parts.worker.run(_last_words, parts)
         _log.info("agent stopped", xray_goes_on=got is not signal.SIGINT)
     finally:
@@ -151,6 +152,13 @@ def _launcher(settings: AgentSettings) -> Launcher:
     if not os.access(path, os.X_OK):
         raise Unusable(f"There is no Xray program at {path}. Correct the setting xray_binary, or leave it empty.")
     return BinaryLauncher(path)
+
+
+async def _boot_and_serve(parts: Parts, settings: AgentSettings) -> None:
+    """Signals are heard from before the boot on: one that comes meanwhile must not leave an Xray without an owner."""
+    await parts.driver.boot()
+    parts.link.start()
+    await _serve(parts, settings)
 
 
 async def _serve(parts: Parts, settings: AgentSettings) -> None:

@@ -238,6 +238,7 @@ class XrayDriver:
             for each in [*([running] if running else []), *self.draining]:
                 await self._finish(each)
             self.draining.clear()
+            await self._finish_strangers()
             await self._write_record(None)
 
     async def _start(self, state: State) -> None:
@@ -301,6 +302,16 @@ class XrayDriver:
             await self._write_record(_Record(xray=running.record, stopping=True))
         await self.processes.end(running)
         await self._meter.finish(running.start_id, lost=lost)
+
+    async def _finish_strangers(self) -> None:
+        """Ends what a boot that was cut short had found or started, and nobody had taken over yet."""
+        for survivor in self.processes.list_survivors():
+            running = await self.processes.find(survivor, Shape())
+            if running is None:
+                running = self.processes.unreachable(survivor)
+            else:
+                await self._noted(self._meter.begin(running))
+            await self._finish(running)
 
     async def _drain(self, running: RunningXray, drain_s: float) -> None:
         """Lets a replaced Xray finish its connections, reading it until its end."""
