@@ -395,9 +395,11 @@ def find_xrays(state_dir: Path) -> list[StartedXray]:
 
 
 @asynccontextmanager
-async def agent_process(broker: FleetBroker, sid: str = SLUG, **settings: str) -> AsyncIterator[AgentProcess]:
+async def agent_process(
+    broker: FleetBroker, sid: str = SLUG, *, within: Path | None = None, **settings: str
+) -> AsyncIterator[AgentProcess]:
     """A started, enrolled agent with short rhythms; it and its Xray are ended afterwards."""
-    with tempfile.TemporaryDirectory(prefix="xa-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(prefix="xa-", dir=within, ignore_cleanup_errors=True) as name:
         state_dir = Path(name, "state")
         state_dir.mkdir(mode=0o700)
         (state_dir / "identity.json").write_bytes(codec.canonical(broker.agent_identity(sid)))
