@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -33,11 +34,14 @@ async def counted(controller: SmallController, sink: Sink) -> None:
 
 
 async def test_a_full_disk_costs_no_byte_and_no_connection(
-    broker: FleetBroker, controller: SmallController, sink: Sink, disk: SmallDisk
+    broker: FleetBroker, controller: SmallController, sink: Sink, disk: SmallDisk, tmp_path: Path
 ) -> None:
     inbound = ws_inbound(7001)
     client, other = new_client(CLIENT, inbound), new_client(OTHER, inbound)
-    async with agent_process(broker, within=disk.path, disk_low_bytes=str(LOW_BYTES)) as agent:
+    log_file = tmp_path / "agent.log"
+    async with agent_process(
+        broker, within=disk.path, log_file=log_file, disk_low_bytes=str(LOW_BYTES)
+    ) as agent:
         await controller.heard()
         await controller.apply(entities(direct_to_loopback(), inbound, client))
         link = share_link(inbound, client, address="127.0.0.1", remark="t")
@@ -94,7 +98,10 @@ async def test_bytes_of_a_full_disk_outlive_the_agent(
             disk.fill()
             await transfer(app, sink, 200_000, 100_000)
             await eventually(lambda: controller.told("spool_unwritable"), within_s=15)
-            await agent.end(number)
+            [xray] = agent.xrays()
+            assert await agent.end(number) == (-number if number is signal.SIGKILL else 0)
+            assert agent.xrays() == [xray], "nothing else knows what was not written down"
+            assert await passes(app, sink) == (number is not signal.SIGINT)
             disk.empty()
             await agent.start()
             await counted(controller, sink)
