@@ -35,7 +35,7 @@ from xfleet_contracts import subjects
 from xfleet_runtime.broker import BrokerLink, BrokerOutage, Incoming
 from xfleet_runtime.clock import SystemClock
 from xfleet_runtime.errors import Unusable
-from xfleet_runtime.files import lock_exclusively, writable_directory
+from xfleet_runtime.files import lock_exclusively
 from xfleet_runtime.ids import new_id
 from xfleet_runtime.log import get_logger
 from xfleet_runtime.main import run_until_signal
@@ -58,7 +58,6 @@ def run_directory(state_dir: Path) -> Path:
 
 async def run_agent(settings: AgentSettings, identity: Identity) -> None:
     """Runs the agent until SIGTERM (Xray goes on) or SIGINT (Xray is stopped in order)."""
-    writable_directory(settings.state_dir)
     lock = lock_exclusively(settings.state_dir / "agent.lock", owner="An agent")
     worker = Worker()
     try:
