@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import sys
 import tempfile
@@ -208,4 +209,4 @@ def _site() -> str:
 
 
 def _wheel_command(mode: str) -> tuple[str, ...]:
-    return (sys.executable, "-I", "-S", str(Path(wheel_child.__file__)), mode, _site())
+    return (sys.executable, "-I", "-S", str(Path(wheel_child.__file__)), mode, _site(), str(os.getpid()))

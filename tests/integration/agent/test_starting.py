@@ -28,7 +28,7 @@ if "-test" in sys.argv or "version" in sys.argv:
     sys.exit(print("Xray 1.2.3"))
 while not os.path.exists({gate!r}):
     time.sleep(0.01)
-os.execv(sys.executable, [sys.executable, "-I", "-S", {child!r}, "run", {site!r}])
+os.execv(sys.executable, [sys.executable, "-I", "-S", {child!r}, "run", {site!r}, "0"])
 """
 
 
