@@ -51,7 +51,7 @@ from xfleet_contracts.traffic import (
 from xfleet_nats.fleet import FIRST_CONTROLLER
 from xfleet_runtime.broker import BrokerLink, BrokerOutage, Incoming
 from xfleet_runtime.ids import new_id
-from xfleet_runtime.keys.signing import sign_command
+from xfleet_runtime.keys.signing import Asked, sign_answer, sign_command
 from xfleet_xraykit.process import StartedXray, boot_id, start_time_ticks, stop
 
 T = TypeVar("T")
@@ -184,7 +184,10 @@ class SmallController:
             answer = codec.encode(Reply(ok=True, data=msgspec.Raw(self.chunks[chunk])))
         else:
             return
-        await self.rpc.respond(message, answer, within=subjects.agent_inbox(subjects.sid_of(message.subject)))
+        asked = Asked(reply=message.reply, subject=message.subject, question=message.payload)
+        headers = {SIGNATURE_HEADER: sign_answer(self.broker.keys.command_key(), asked, answer)}
+        within = subjects.agent_inbox(subjects.sid_of(message.subject))
+        await self.rpc.respond(message, answer, within=within, headers=headers)
 
     async def _pending_count(self) -> int:
         info = await self.ctl.js.stream_info(streams.TRAFFIC.name)
