@@ -8,8 +8,8 @@ Header `Xf-Sig: v1 <key id> <signature>`: Ed25519 over `xfleet-cmd-v1` NUL subje
 anything is parsed. Time is judged on the agent's clock corrected by the offset it learned.
 
 Answers to an agent's own calls on `fleet.rpc.<sid>.<method>` carry the same header over `xfleet-rpc-v1` NUL reply
-subject NUL call subject NUL SHA-256 of the question's payload in hex NUL answer's payload as sent. The agent drops every
-other answer, for the broker could else tell it what the ledger holds. Enrollment is outside: who enrolls knows no keys.
+subject NUL call subject NUL SHA-256 of the question's payload in hex NUL answer's payload as sent. The agent drops all
+other answers, for the broker could else tell it what the ledger holds. Enrollment is outside: it comes before any key.
 """
 
 from typing import Any
