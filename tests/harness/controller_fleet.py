@@ -129,6 +129,7 @@ class SmallAgent:
     seq: int = 0
     instance: str = "i1"
     heard: list[str] = field(default_factory=list[str])
+    order_ids: list[str] = field(default_factory=list[str])
 
     @property
     def sid(self) -> str:
@@ -158,6 +159,7 @@ class SmallAgent:
         self.heard.append(verb)
         if verb != APPLY or self.silent:
             return
+        self.order_ids.append(command.id)
         if self.garbage:
             await self.link.publish(message.reply, self.garbage)
             return
