@@ -51,7 +51,7 @@ from xfleet_contracts.traffic import (
 from xfleet_nats.fleet import FIRST_CONTROLLER
 from xfleet_runtime.broker import BrokerLink, BrokerOutage, Incoming
 from xfleet_runtime.ids import new_id
-from xfleet_runtime.keys.signing import sign_command
+from xfleet_runtime.keys.signing import Asked, SigningKey, sign_answer, sign_command
 from xfleet_xraykit.process import StartedXray, boot_id, start_time_ticks, stop
 
 T = TypeVar("T")
@@ -141,6 +141,8 @@ class SmallController:
     state: dict[EntityKey, bytes] = field(default_factory=dict)
     chunks: dict[str, bytes] = field(default_factory=dict)
     receipts_on: bool = True
+    forging: bool = False
+    """Answers calls under a key that no manifest names, as a hostile broker would."""
     stopping: bool = False
     """nats-py may swallow a cancellation, so the loop ends by this."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -184,7 +186,11 @@ class SmallController:
             answer = codec.encode(Reply(ok=True, data=msgspec.Raw(self.chunks[chunk])))
         else:
             return
-        await self.rpc.respond(message, answer, within=subjects.agent_inbox(subjects.sid_of(message.subject)))
+        asked = Asked(reply=message.reply, subject=message.subject, question=message.payload)
+        key = SigningKey.generate() if self.forging else self.broker.keys.command_key()
+        headers = {SIGNATURE_HEADER: sign_answer(key, asked, answer)}
+        within = subjects.agent_inbox(subjects.sid_of(message.subject))
+        await self.rpc.respond(message, answer, within=within, headers=headers)
 
     async def _pending_count(self) -> int:
         info = await self.ctl.js.stream_info(streams.TRAFFIC.name)

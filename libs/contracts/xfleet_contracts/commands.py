@@ -6,9 +6,13 @@ Loss     a timeout means "outcome unknown": repeat with the same id, the agent j
 
 Header `Xf-Sig: v1 <key id> <signature>`: Ed25519 over `xfleet-cmd-v1` NUL subject NUL payload as sent, checked before
 anything is parsed. Time is judged on the agent's clock corrected by the offset it learned.
+
+Answers to an agent's own calls on `fleet.rpc.<sid>.<method>` carry the same header over `xfleet-rpc-v1` NUL reply
+subject NUL call subject NUL SHA-256 of the question's payload in hex NUL answer's payload as sent. The agent drops all
+other answers, for the broker could else tell it what the ledger holds. Enrollment is outside: it comes before any key.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -18,6 +22,7 @@ from xfleet_contracts.message import ByteCount, Message, Ref
 
 SIGNATURE_HEADER = "Xf-Sig"
 SIGNATURE_CONTEXT = b"xfleet-cmd-v1\0"
+ANSWER_CONTEXT = b"xfleet-rpc-v1\0"
 REMEMBER_AFTER_EXPIRY_S = 600
 
 CLOCK = "clock"
@@ -43,8 +48,47 @@ TIMEOUT_S: dict[str, float] = {
     "xray.version": 10,
     "xray.config": 10,
     "xray.install": 300,
+    "geofiles.update": 300,
+    "agent.update": 300,
+    "logs.read": 10,
+    "certs.list": 10,
+    "certs.get": 10,
+    "certs.generate": 30,
+    "checks.run": 30,
+    "state.read": 15,
+    "backup": 60,
+    "restore": 60,
 }
 DEFAULT_TIMEOUT_S = 15
+
+Weight = Literal["read", "write", "heavy", "state"]
+WEIGHTS: dict[str, Weight] = {
+    "health": "read",
+    "info": "read",
+    "traffic.read": "read",
+    "clients.online": "read",
+    "system.stats": "read",
+    "xray.version": "read",
+    "xray.config": "read",
+    "logs.read": "read",
+    "certs.list": "read",
+    "certs.get": "read",
+    "checks.run": "read",
+    "state.read": "read",
+    "state.apply": "state",
+    "xray.start": "write",
+    "xray.stop": "write",
+    "xray.restart": "write",
+    "certs.generate": "write",
+    "xray.install": "heavy",
+    "geofiles.update": "heavy",
+    "agent.update": "heavy",
+    "backup": "heavy",
+    "restore": "heavy",
+}
+"""What a verb costs: `read` leaves nothing behind; `state` is coalesced by its sender and not counted."""
+PER_MINUTE: dict[Weight, int] = {"read": 100, "write": 20, "heavy": 5}
+"""How many orders of a weight one admin may send to one server in a minute."""
 
 
 class Command(Message, frozen=True, kw_only=True):

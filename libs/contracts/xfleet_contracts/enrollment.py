@@ -56,6 +56,11 @@ class CommandKey(Message, frozen=True, kw_only=True):
     """Ed25519, 32 bytes."""
 
 
+RENEW_PATH = "/agent/v1/renew"
+RENEW_HEADER = "Xf-Renew"
+RENEW_CONTEXT = b"xfleet-renew-v1\0"
+
+
 class Manifest(Message, frozen=True, kw_only=True):
     """What agents believe about their fleet, signed by the fleet root; only a higher serial replaces it."""
 
@@ -74,6 +79,19 @@ class SignedManifest(Message, frozen=True, kw_only=True):
 
     payload: bytes
     signature: bytes
+
+
+class HttpsRenewal(Message, frozen=True, kw_only=True):
+    """Body of HTTPS `POST /agent/v1/renew`: the way back for an agent whose credentials expired unrevoked.
+
+    Header `Xf-Renew: <signature>`: the agent's own nkey over `xfleet-renew-v1` NUL and the body as sent, base64url.
+    The answer is a `Reply` with an `EnrollAnswer`; an agent takes it only if the fleet root signed its manifest.
+    """
+
+    sid: Slug
+    request: EnrollRequest
+    issued_at_ms: int
+    nonce: str
 
 
 class AgentIdentity(Message, frozen=True, kw_only=True):

@@ -27,6 +27,8 @@ class XrayState(Message, frozen=True, kw_only=True):
     restarts_count: Number = 0
     """Restarts by this agent since it first ran on this machine."""
     last_error: str = ""
+    source: str = ""
+    """`bundled`, or the version that was installed over the bus."""
 
 
 class HostFigures(Message, frozen=True, kw_only=True):
@@ -90,6 +92,12 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     cuts_count: Number = 0
     """Clients disconnected by the agent's own decision (allowance, expiry)."""
     manifest_serial: Number = 0
+    link: str = ""
+    """The broker URL it speaks through, without credentials; `via` a proxy is told after a space."""
+    free_state_bytes: Number = 0
+    """Free space where the agent keeps its state."""
+    upgradable: bool = False
+    """Installed in a way that it can replace itself (`agent.update`)."""
     credentials_expire_at_ms: Number = 0
     xray: XrayState
     host: HostFigures

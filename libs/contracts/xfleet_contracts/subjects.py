@@ -32,9 +32,9 @@ def agent_event(sid: str) -> str:
     return f"fleet.up.{sid}.event"
 
 
-def log_line(sid: str, kind: str) -> str:
-    """fleet.up.<sid>.log.<kind>"""
-    return f"fleet.up.{sid}.log.{kind}"
+def log_lines(sid: str, lease: str) -> str:
+    """fleet.up.<sid>.log.<lease>"""
+    return f"fleet.up.{sid}.log.{lease}"
 
 
 def blob(sid: str, transfer: str) -> str:

@@ -98,7 +98,7 @@ def assemble(settings: AgentSettings, identity: Identity, worker: Worker) -> Par
     applier = Applier(store, worker, driver, events, probation_s=settings.probation_s)
     governor = Governor(store, spool, worker, clock, events, applier)
     link = BrokerLink(identity.credentials(), name=f"agent {identity.sid}")
-    calls = Calls(link, identity.sid)
+    calls = Calls(link, identity.sid, identity.trusted)
 
     async def read_meter() -> None:
         await meter.read_all(driver.xrays())

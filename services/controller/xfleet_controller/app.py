@@ -104,13 +104,14 @@ async def _running(
     context: Context, bus: Bus, keys: FleetKeys, broker_urls: tuple[str, ...]
 ) -> AsyncIterator[Controller]:
     commander = Commander(bus.commands, keys.command_key(), context.presence, context.clock)
+    context.commander = commander
     dispatcher = Dispatcher(context, commander)
     outbox = Outbox(context.database, context.clock, bus.commands, dispatcher.wake)
     fleet = context.fleet
     if fleet is None:
         raise RuntimeError("a controller without a fleet")
     revoked = asyncio.Event()
-    desks = Desks(context, fleet, bus.rpc, revoked.set)
+    desks = Desks(context, fleet, bus.rpc, keys.command_key(), revoked.set)
     await servers.refresh_known(context)
     ledger = open_ledger(context, bus, commander, desks)
     await _at_connections(bus.commands, lambda: _ensure_streams(bus))

@@ -16,7 +16,7 @@ from xfleet_controller.vault import Vault
 from xfleet_runtime.clock import Clock
 
 if TYPE_CHECKING:
-    from xfleet_controller.bus import Bus
+    from xfleet_controller.bus import Bus, Commander
     from xfleet_controller.fleet.service import Fleet
 
 
@@ -50,3 +50,5 @@ class Context:
         """Keys and identities; None where a test needs no fleet."""
         self.bus: Bus | None = None
         """The links to the broker; None where a test has no broker."""
+        self.commander: Commander | None = None
+        """Signs and sends commands to agents; None where a test has no broker."""

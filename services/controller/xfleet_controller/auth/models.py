@@ -22,6 +22,9 @@ class Admin(Base):
     enabled: Mapped[bool] = mapped_column(default=True)
     totp_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
     totp_last_counter: Mapped[int | None] = mapped_column(BigId)
+    totp_confirmed_at: Mapped[datetime | None]
+    """Since when a code is asked for; a secret without it is being set up."""
+    last_login_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     password_changed_at: Mapped[datetime]
 
@@ -40,6 +43,17 @@ class Session(Base):
     created_at: Mapped[datetime]
     last_used_at: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class RecoveryCode(Base):
+    """Signs in once in place of a TOTP code; only its SHA-256 is kept."""
+
+    __tablename__ = "recovery_codes"
+
+    admin_id: Mapped[int] = mapped_column(ForeignKey("admins.id", ondelete="CASCADE"), primary_key=True)
+    code_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    created_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
 
 
 class ApiToken(Base):

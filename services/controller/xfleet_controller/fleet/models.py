@@ -41,6 +41,8 @@ class Certificate(Base):
     serial_number: Mapped[str] = mapped_column(String(64), unique=True)
     nkey: Mapped[str] = mapped_column(String(64), index=True)
     pem_certificate: Mapped[str]
+    source: Mapped[str] = mapped_column(String(20), default="enroll")
+    """enroll, renew or https."""
     issued_at: Mapped[datetime]
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
@@ -71,6 +73,8 @@ class EnrollmentToken(Base):
     used_at: Mapped[datetime | None]
     used_nkey: Mapped[str | None] = mapped_column(String(64))
     used_key_sha256: Mapped[str | None] = mapped_column(String(64))
+    replaces: Mapped[bool] = mapped_column(default=False)
+    """Made to replace the server's machine: using it makes hosts and links follow the new address."""
     answer_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
     """The answer, for the same keys asking again."""
 

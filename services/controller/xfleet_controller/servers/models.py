@@ -36,6 +36,14 @@ class Server(Base):
     enabled: Mapped[bool] = mapped_column(default=True, index=True)
     mode: Mapped[str] = mapped_column(String(20), default="active")
     """active, drain, maintenance."""
+    retiring_at: Mapped[datetime | None]
+    """Set when it is being deleted: until its agent has taken everything down and told its last bytes."""
+    clock_offset_ms: Mapped[int | None] = mapped_column(BigId)
+    """What its agent adds to its own clock, as it last told."""
+    credentials_expire_at: Mapped[datetime | None]
+    """When the agent's certificate or JWT expires, whichever comes first, as it last told."""
+    last_beat: Mapped[Any | None] = mapped_column(Json)
+    """Host figures and uptimes of the last heartbeat that was written down, for when nobody is heard."""
     allow_private_destinations: Mapped[bool] = mapped_column(default=False)
     traffic_factor: Mapped[Decimal] = mapped_column(Numeric(8, 4), default=Decimal(1))
     created_at: Mapped[datetime]
@@ -101,6 +109,67 @@ class StateChunk(Base):
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
     body_sealed: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class ConfigVersion(Base):
+    """A server's configuration without clients and secrets as it was at a revision, to look at and go back to."""
+
+    __tablename__ = "config_versions"
+
+    server_id: Mapped[int] = mapped_column(ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True)
+    revision: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
+    operation: Mapped[str] = mapped_column(String(50), default="")
+    actor: Mapped[str] = mapped_column(String(100), default="")
+    body: Mapped[Any] = mapped_column(Json)
+    """Inbounds, outbounds, rules and settings in the form of `servers.history`."""
+    created_at: Mapped[datetime]
+
+
+class StrayEntity(Base):
+    """An entity that only the agent knew when it met a restored database: kept for adoption, not wiped silently."""
+
+    __tablename__ = "stray_entities"
+
+    server_id: Mapped[int] = mapped_column(ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)
+    entity_id: Mapped[str] = mapped_column(String(100), primary_key=True)
+    body_sealed: Mapped[bytes] = mapped_column(LargeBinary)
+    found_at: Mapped[datetime]
+
+
+class Rollout(Base):
+    """An upgrade of many servers in waves: the next wave starts when the one before is healthy."""
+
+    __tablename__ = "rollouts"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    verb: Mapped[str] = mapped_column(String(50))
+    """agent.update, xray.install or geofiles.update."""
+    body: Mapped[Any] = mapped_column(Json)
+    status: Mapped[str] = mapped_column(String(20), index=True)
+    """running, paused, completed, failed, cancelled."""
+    error: Mapped[str] = mapped_column(default="")
+    actor: Mapped[str] = mapped_column(String(100), default="")
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+
+
+class RolloutServer(Base):
+    """One server of a rollout."""
+
+    __tablename__ = "rollout_servers"
+
+    rollout_id: Mapped[int] = mapped_column(ForeignKey("rollouts.id", ondelete="CASCADE"), primary_key=True)
+    server_id: Mapped[int] = mapped_column(ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True)
+    wave: Mapped[int]
+    status: Mapped[str] = mapped_column(String(20), default="waiting")
+    """waiting, running, watching, healthy, failed, skipped."""
+    task_id: Mapped[int | None] = mapped_column(BigId)
+    version_before: Mapped[str] = mapped_column(String(50), default="")
+    error: Mapped[str] = mapped_column(default="")
+    started_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
 
 
 class Profile(Base):

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy import ForeignKey, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from xfleet_controller.tables import Base, BigId, Json
@@ -22,11 +22,15 @@ class ServerTask(Base):
     server_id: Mapped[int] = mapped_column(ForeignKey("servers.id", ondelete="CASCADE"))
     operation: Mapped[str] = mapped_column(String(50))
     """What a person did, such as `add_client`, or the verb that was sent."""
+    verb: Mapped[str] = mapped_column(String(50), default="")
+    """The verb of an imperative task; empty for a change of state."""
     status: Mapped[str] = mapped_column(String(20), default="pending")
     """pending, running, completed, degraded, failed, expired."""
     revision: Mapped[int | None] = mapped_column(BigId)
     """For changes of state: done when the server confirmed this revision or a later one."""
     command_id: Mapped[str] = mapped_column(String(64), default="")
+    order_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """The order's body with its secrets, while it may still be sent again; `request` shows it without them."""
     request: Mapped[Any] = mapped_column(Json, default=dict)
     response: Mapped[Any] = mapped_column(Json, default=dict)
     error: Mapped[Any | None] = mapped_column(Json)

@@ -203,7 +203,7 @@ class ServerMinute(Base):
     __tablename__ = "server_minutes"
 
     server_id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
-    minute: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    minute: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, index=True)
     """Unix time // 60 of the reading."""
     up_bytes: Mapped[int] = mapped_column(BigId, default=0)
     down_bytes: Mapped[int] = mapped_column(BigId, default=0)
