@@ -56,9 +56,7 @@ async def test_a_strangers_body_is_not_even_read(context: Context) -> None:
             yield b"[" * 1024
 
     async with stranger_of(context, address="203.0.113.9") as stranger:
-        answer = await stranger.post(
-            "/api/v1/clients", content=endless(), headers={"content-type": "application/json"}
-        )
+        answer = await stranger.post("/api/v1/clients", content=endless(), headers={"content-type": "application/json"})
     assert (answer.status_code, read) == (401, 0)
 
 

@@ -109,7 +109,14 @@ def inbound_options(
 def _place(row: InboundRowView, *, single_server: bool) -> tuple[str, ...]:
     server = "" if single_server else row.server_name
     security = "" if row.security in {"", "none"} else row.security
-    return server, format_wire(row.protocol), format_wire(row.network), format_wire(security), str(row.port), "" if row.enabled else "disabled"
+    return (
+        server,
+        format_wire(row.protocol),
+        format_wire(row.network),
+        format_wire(security),
+        str(row.port),
+        "" if row.enabled else "disabled",
+    )
 
 
 def _inbound_ids(fields: Fields) -> list[int]:
