@@ -219,6 +219,12 @@ async def test_two_admins_do_not_overwrite_each_other_unseen(api: httpx.AsyncCli
         ({"name": "x", "expires_at": "soon"}, "expires_at", "invalid"),
         ({"name": "x", "inbound_ids": [99]}, "inbound_ids", "not_found"),
         ({"name": "x", "nmae": "y"}, "nmae", "unknown_field"),
+        ({"name": "x", "total_bytes": "5000"}, "total_bytes", "invalid"),
+        ({"name": "x", "total_bytes": True}, "total_bytes", "invalid"),
+        ({"name": "x", "enabled": "true"}, "enabled", "invalid"),
+        ({"name": "x", "enabled": 1}, "enabled", "invalid"),
+        ({"name": "x", "inbound_ids": ["1"]}, "inbound_ids[0]", "invalid"),
+        ({"name": 7}, "name", "invalid"),
     ],
 )
 async def test_a_wrong_client_is_refused_by_field_and_reason(
@@ -235,6 +241,7 @@ async def test_a_wrong_client_is_refused_by_field_and_reason(
     [
         ({"port": 70000}, "port", None),
         ({"port": 0}, "port", None),
+        ({"port": "443"}, "port", "invalid"),
         ({"server_id": 99}, "server_id", "not_found"),
         ({"protocol": "carrier-pigeon"}, "protocol", None),
         (
@@ -301,6 +308,7 @@ async def test_everything_carries_strict_headers(api: httpx.AsyncClient) -> None
     for path in ("/healthz", "/api/v1/servers", "/nowhere", "/api/v1/openapi.json"):
         headers = (await api.get(path)).headers
         assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
 
 
