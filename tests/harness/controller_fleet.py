@@ -129,6 +129,7 @@ class SmallAgent:
     seq: int = 0
     instance: str = "i1"
     heard: list[str] = field(default_factory=list[str])
+    order_ids: list[str] = field(default_factory=list[str])
 
     @property
     def sid(self) -> str:
@@ -142,6 +143,14 @@ class SmallAgent:
         beat = make_beat(self.seq, instance=self.instance, manifest_serial=10**6, **fields)
         await self.link.publish(subjects.heartbeat(self.sid), codec.encode(beat))
 
+    async def call(self, method: str, body: Any) -> Reply:
+        """The controller's answer, its signature checked as agents do."""
+        subject, question = subjects.call(self.sid, method), codec.encode(body)
+        answer = await self.link.request(subject, question, timeout_s=5)
+        asked = signing.Asked(reply=answer.subject, subject=subject, question=question)
+        signing.verify_answer(self.trusted, answer.headers.get(SIGNATURE_HEADER), asked, answer.payload)
+        return codec.decode(answer.payload, Reply)
+
     async def on_command(self, message: Incoming) -> None:
         """Checks the signature as agents do, then applies."""
         verb = subjects.tail_of(message.subject)
@@ -150,6 +159,7 @@ class SmallAgent:
         self.heard.append(verb)
         if verb != APPLY or self.silent:
             return
+        self.order_ids.append(command.id)
         if self.garbage:
             await self.link.publish(message.reply, self.garbage)
             return
@@ -183,9 +193,7 @@ class SmallAgent:
     async def _snapshot(self, chunks: tuple[str, ...]) -> dict[EntityKey, bytes]:
         found: dict[EntityKey, bytes] = {}
         for chunk in chunks:
-            request = codec.encode(ChunkRequest(revision=0, chunk=chunk))
-            answer = await self.link.request(subjects.call(self.sid, "state"), request, timeout_s=5)
-            reply = codec.decode(answer.payload, Reply)
+            reply = await self.call("state", ChunkRequest(revision=0, chunk=chunk))
             assert reply.ok, reply.error
             assert codec.sha256_hex(bytes(reply.data)) == chunk
             part = msgspec.json.decode(reply.data, type=SnapshotChunk)

@@ -57,6 +57,7 @@ SETTINGS: dict[str, frozenset[str]] = {
             "drift_interval_s",
             "probation_s",
             "drain_s",
+            "disk_low_bytes",
             "log_level",
         },
     ),

@@ -15,6 +15,7 @@ from xfleet_agent.commands import add_verbs
 from xfleet_agent.courier import Courier
 from xfleet_agent.database import Worker
 from xfleet_agent.desk import Desk
+from xfleet_agent.disk import DiskWatch
 from xfleet_agent.events import Events
 from xfleet_agent.fleet_clock import FleetClock
 from xfleet_agent.governor import Governor
@@ -35,7 +36,7 @@ from xfleet_contracts import subjects
 from xfleet_runtime.broker import BrokerLink, BrokerOutage, Incoming
 from xfleet_runtime.clock import SystemClock
 from xfleet_runtime.errors import Unusable
-from xfleet_runtime.files import lock_exclusively, private_directory
+from xfleet_runtime.files import lock_exclusively
 from xfleet_runtime.ids import new_id
 from xfleet_runtime.log import get_logger
 from xfleet_runtime.main import run_until_signal
@@ -58,16 +59,16 @@ def run_directory(state_dir: Path) -> Path:
 
 async def run_agent(settings: AgentSettings, identity: Identity) -> None:
     """Runs the agent until SIGTERM (Xray goes on) or SIGINT (Xray is stopped in order)."""
-    private_directory(settings.state_dir)
     lock = lock_exclusively(settings.state_dir / "agent.lock", owner="An agent")
     worker = Worker()
     try:
         parts = _assembled(settings, identity, worker)
-        await parts.driver.boot()
-        async with parts.link:
-            got = await run_until_signal(lambda: _serve(parts, settings))
+        try:
+            got = await run_until_signal(lambda: _boot_and_serve(parts, settings))
             if got is signal.SIGINT:
                 await _stop_in_order(parts)
+        finally:
+            await parts.link.close()
         await parts.worker.run(_last_words, parts)
         _log.info("agent stopped", xray_goes_on=got is not signal.SIGINT)
     finally:
@@ -98,7 +99,7 @@ def assemble(settings: AgentSettings, identity: Identity, worker: Worker) -> Par
     applier = Applier(store, worker, driver, events, probation_s=settings.probation_s)
     governor = Governor(store, spool, worker, clock, events, applier)
     link = BrokerLink(identity.credentials(), name=f"agent {identity.sid}")
-    calls = Calls(link, identity.sid)
+    calls = Calls(link, identity.sid, identity.trusted)
 
     async def read_meter() -> None:
         await meter.read_all(driver.xrays())
@@ -114,8 +115,9 @@ def assemble(settings: AgentSettings, identity: Identity, worker: Worker) -> Par
     )  # fmt: skip
     parts = Parts(
         identity=identity, instance=instance, system_clock=system_clock, started_s=system_clock.monotonic_s(),
-        clock=clock, worker=worker, store=store, journal=journal, spool=spool, events=events, host=Host(), meter=meter,
-        driver=driver, applier=applier, governor=governor, link=link, calls=calls, courier=courier, desk=desk,
+        clock=clock, worker=worker, store=store, journal=journal, spool=spool, events=events,
+        disk=DiskWatch(state_dir, events, low_bytes=settings.disk_low_bytes), host=Host(), meter=meter, driver=driver,
+        applier=applier, governor=governor, link=link, calls=calls, courier=courier, desk=desk,
         releases=Releases(settings.install_dir),
     )  # fmt: skip
     _wire(parts)
@@ -156,6 +158,13 @@ def _launcher(settings: AgentSettings) -> Launcher:
     return BinaryLauncher(path)
 
 
+async def _boot_and_serve(parts: Parts, settings: AgentSettings) -> None:
+    """Signals are heard from before the boot on: one that comes meanwhile must not leave an Xray without an owner."""
+    await parts.driver.boot()
+    parts.link.start()
+    await _serve(parts, settings)
+
+
 async def _serve(parts: Parts, settings: AgentSettings) -> None:
     async def on_command(message: Incoming) -> None:
         answer = await parts.desk.handle(message)
@@ -174,6 +183,7 @@ async def _serve(parts: Parts, settings: AgentSettings) -> None:
         "drift": loops.drift,
         "probation": loops.probation,
         "events": loops.events,
+        "disk": loops.disk,
         "housekeeping": loops.housekeeping,
         "renewal": loops.renewal,
         "heartbeat": heart.run,

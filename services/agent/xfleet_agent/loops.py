@@ -18,6 +18,7 @@ from xfleet_runtime.supervise import every
 from xfleet_xraykit.errors import XrayDown, XrayHung
 
 HOUSEKEEPING_S = 60.0
+DISK_CHECK_S = 5.0
 EVENTS_POLL_S = 0.5
 RETRY_S = 1.0
 RENEW_CHECK_S = 3600.0
@@ -107,6 +108,10 @@ class Loops:
                 await asyncio.sleep(RETRY_S * 5)
                 continue
             parts.events.sent(event)
+
+    async def disk(self) -> None:
+        """Looks how much room the state directory has."""
+        await every(DISK_CHECK_S, lambda: self._parts.worker.run(self._parts.disk.look), first_s=0)
 
     async def housekeeping(self) -> None:
         """Forgets what is old and remembers what time it is."""

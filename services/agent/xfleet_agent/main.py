@@ -9,6 +9,7 @@ import click
 from xfleet_agent.lean import stay_lean
 from xfleet_agent.settings import AgentSettings
 from xfleet_runtime.errors import Unusable
+from xfleet_runtime.files import writable_directory
 from xfleet_runtime.known_settings import all_settings
 from xfleet_runtime.main import run_async, run_main
 from xfleet_runtime.settings import load_settings
@@ -64,15 +65,16 @@ async def _run(settings: AgentSettings, token_file: str | None, manifest_file: P
     from xfleet_agent.identity import find_identity  # noqa: PLC0415  as above
 
     identity = find_identity(settings.state_dir)
+    if identity is None and token_file is None:
+        raise Unusable(
+            f"There is no identity in {settings.state_dir}. Make an enrollment token in the panel and give it with"
+            " --token-file."
+        )
+    writable_directory(settings.state_dir)
     if identity is not None and manifest_file is not None:
         identity.learn(manifest_file)
     if identity is None:
-        if token_file is None:
-            raise Unusable(
-                f"There is no identity in {settings.state_dir}. Make an enrollment token in the panel and give it with"
-                " --token-file."
-            )
-        identity = await _enrolled(settings.state_dir, token_file)
+        identity = await _enrolled(settings.state_dir, str(token_file))
     await run_agent(settings, identity)
 
 
@@ -81,6 +83,7 @@ async def _enroll(state_dir: Path, token_file: str) -> None:
 
     if find_identity(state_dir) is not None:
         raise Unusable(f"{state_dir} already holds an identity. Remove identity.json there to enroll again.")
+    writable_directory(state_dir)
     identity = await _enrolled(state_dir, token_file)
     click.echo(f"Enrolled as {identity.sid}.")
 

@@ -8,6 +8,7 @@ from xfleet_agent.calls import Calls
 from xfleet_agent.courier import Courier
 from xfleet_agent.database import Worker
 from xfleet_agent.desk import Desk
+from xfleet_agent.disk import DiskWatch
 from xfleet_agent.events import Events
 from xfleet_agent.fleet_clock import FleetClock
 from xfleet_agent.governor import Governor
@@ -37,6 +38,7 @@ class Parts:
     journal: Journal
     spool: Spool
     events: Events
+    disk: DiskWatch
     host: Host
     meter: Meter
     driver: XrayDriver

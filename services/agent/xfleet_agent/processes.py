@@ -4,6 +4,7 @@ Each start has a random id that names its socket and its lock file in the run di
 such a lock file open is ours, even if the state that knew about it was restored from a backup.
 """
 
+import asyncio
 import os
 import secrets
 import signal
@@ -69,8 +70,8 @@ class Processes:
         running = self._running(record, shape)
         try:
             await running.api.wait_ready(record)
-        except (XrayDown, XrayHung):
-            await self.end(running)
+        except BaseException:  # also when we are told to end: nobody would own what comes up later
+            await asyncio.shield(self.end(running))
             raise
         return running
 

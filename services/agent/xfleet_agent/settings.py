@@ -25,4 +25,6 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Three crashes of Xray within this time after an apply fall back to the last good state."""
     drain_s: float = 60
     """How long a replaced Xray may finish its open connections."""
+    disk_low_bytes: int = 256 * 1024 * 1024
+    """With less free space in the state directory the panel is told; 0 never tells."""
     log_level: str = "info"

@@ -235,10 +235,13 @@ class XrayDriver:
             self.status = "stopped"
             self.last_error = ""
             self._changed.set()
-            for each in [*([running] if running else []), *self.draining]:
+            ours = [*([running] if running else []), *self.draining]
+            for each in ours:
                 await self._finish(each)
             self.draining.clear()
-            await self._write_record(None)
+            await self._finish_strangers({each.start_id for each in ours})
+            if not self.processes.list_survivors():
+                await self._write_record(None)
 
     async def _start(self, state: State) -> None:
         self.status = "starting"
@@ -288,7 +291,10 @@ class XrayDriver:
             await running.api.remove_inbound(tag)
 
     async def _finish(self, running: RunningXray) -> None:
-        """Closes the ports, reads until nothing moves, ends the process."""
+        """Closes the ports, reads until nothing moves, ends the process.
+
+        While the disk takes nothing the process goes on without ports: only its counters know what it moved.
+        """
         lost = ""
         try:
             await self._close_inbounds(running)
@@ -297,10 +303,24 @@ class XrayDriver:
         except (XrayDown, XrayHung, XrayRefused) as error:
             _log.warning("xray could not be stopped in order", error=str(error))
             lost = "xray_died"
+        except sqlite3.Error as error:
+            _log.error("xray goes on without ports: its last bytes cannot be written down", error=str(error))
+            await running.api.close()
+            return
         if not lost:
             await self._write_record(_Record(xray=running.record, stopping=True))
         await self.processes.end(running)
         await self._meter.finish(running.start_id, lost=lost)
+
+    async def _finish_strangers(self, known: set[str]) -> None:
+        """Ends what a boot that was cut short had found or started, and nobody had taken over yet."""
+        for survivor in [each for each in self.processes.list_survivors() if each.start_id not in known]:
+            running = await self.processes.find(survivor, Shape())
+            if running is None:
+                running = self.processes.unreachable(survivor)
+            else:
+                await self._noted(self._meter.begin(running))
+            await self._finish(running)
 
     async def _drain(self, running: RunningXray, drain_s: float) -> None:
         """Lets a replaced Xray finish its connections, reading it until its end."""

@@ -111,7 +111,7 @@ async def _running(
     if fleet is None:
         raise RuntimeError("a controller without a fleet")
     revoked = asyncio.Event()
-    desks = Desks(context, fleet, bus.rpc, revoked.set)
+    desks = Desks(context, fleet, bus.rpc, keys.command_key(), revoked.set)
     await servers.refresh_known(context)
     ledger = open_ledger(context, bus, commander, desks)
     await _at_connections(bus.commands, lambda: _ensure_streams(bus))

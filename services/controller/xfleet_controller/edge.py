@@ -13,6 +13,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from sqlalchemy.exc import DataError, IntegrityError, StatementError
 
@@ -34,9 +35,10 @@ ENDLESS = frozenset({"/live"})
 """Paths whose answers may last for ever."""
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 MAX_PORT = 65535
+_ACTOR = "xfleet.actor"
 
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "font-src 'self'; connect-src 'self'; manifest-src 'self'; worker-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
@@ -72,7 +74,20 @@ def provide_context(request: Request[Any, Any, Any]) -> Context:
 
 
 async def provide_actor(request: Request[Any, Any, Any]) -> Actor:
-    """Who asks, by bearer token or session cookie. Raises `NotSignedIn` or `CrossSite`."""
+    """Who asks, by bearer token or session cookie; asked once a request. Raises `NotSignedIn` or `CrossSite`."""
+    known: Actor | None = request.scope.get(_ACTOR)
+    if known is None:
+        known = request.scope[_ACTOR] = await _find_actor(request)  # type: ignore[literal-required]
+    return known
+
+
+async def for_sessions(connection: Any, handler: BaseRouteHandler) -> None:
+    """Guards what needs a session, before anything of the body is read; `open_to_all` on a handler lifts it."""
+    if not handler.opt.get("open_to_all"):
+        await provide_actor(connection)
+
+
+async def _find_actor(request: Request[Any, Any, Any]) -> Actor:
     context: Context = request.app.state.context
     address = client_address(request)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")

@@ -25,7 +25,7 @@ from xfleet_nats.fleet import FleetIssuer
 from xfleet_nats.render import BrokerSettings, render_broker
 from xfleet_runtime.clock import SystemClock
 from xfleet_runtime.errors import Unusable
-from xfleet_runtime.files import private_directory, write_private
+from xfleet_runtime.files import writable_directory, write_private
 from xfleet_runtime.ids import new_token
 
 WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  compared with, not bound
@@ -61,7 +61,7 @@ class InitOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 async def initialize(settings: ControllerSettings, order: InitOrder) -> Initialized:
     """Makes what is missing. Raises `Unusable`."""
-    private_directory(settings.data_dir)
+    writable_directory(settings.data_dir)
     if settings.admin_password and (errors := password_errors(settings.admin_password)):
         raise Unusable(f"XFLEET_ADMIN_PASSWORD cannot be used: {errors[0].reason}")
     clock, database = SystemClock(), Database(settings.database)

@@ -16,6 +16,7 @@ from litestar.types import ASGIApp, ControllerRouterHandler
 from xfleet_controller import edge
 from xfleet_controller.api import BASE
 from xfleet_controller.auth.api import AccountApi, SessionApi
+from xfleet_controller.bodies import StrictRequest
 from xfleet_controller.bot.api import BotApi
 from xfleet_controller.clients.api import ClientApi
 from xfleet_controller.context import Context
@@ -56,6 +57,8 @@ def create_litestar(
             SessionApi, AccountApi, ServerApi, JoiningApi, InboundApi, ClientApi, ClientTrafficApi, TaskApi, TrafficApi,
             BotApi, show_openapi,
         ],
+        guards=[edge.for_sessions],
+        request_class=StrictRequest,
     )  # fmt: skip
     return Litestar(
         route_handlers=[api, SubscriptionDoor, InstallDoor, OperationsDoor, *pages],
@@ -79,18 +82,13 @@ async def show_openapi(request: Request[Any, Any, Any], actor: edge.TheActor) ->
     return request.app.openapi_schema.to_schema()
 
 
-async def _for_sessions(connection: Any, _handler: object) -> None:
-    """Guards what the framework serves by itself."""
-    await edge.provide_actor(connection)
-
-
 def _openapi() -> OpenAPIConfig:
     bearer = SecurityScheme(type="http", scheme="bearer", description="The token of `POST /api/v1/session`.")
     return OpenAPIConfig(
         title="xfleet",
         version="1",
         description="Every action of the panel as JSON. Errors are problem details with a stable word `code`.",
-        openapi_router=Router(path=f"{BASE}/schema", route_handlers=[], guards=[_for_sessions]),
+        openapi_router=Router(path=f"{BASE}/schema", route_handlers=[], guards=[edge.for_sessions]),
         render_plugins=[JsonRenderPlugin(path="/openapi.json")],
         components=Components(security_schemes={"bearer": bearer}),
         security=[{"bearer": []}],

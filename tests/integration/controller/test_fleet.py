@@ -15,7 +15,6 @@ from sqlalchemy import select
 from harness.broker import attacker, eventually
 from harness.controller_fleet import (
     Keys,
-    SmallAgent,
     World,
     api_of,
     ask_enrollment,
@@ -59,11 +58,6 @@ async def events_of(world: World) -> list[FleetEvent]:
     info = await js.stream_info(streams.EVENTS.name)
     found = [await js.get_msg(streams.EVENTS.name, seq) for seq in range(1, info.state.messages + 1)]
     return [codec.decode(message.data or b"", FleetEvent) for message in found]
-
-
-async def call(agent: SmallAgent, method: str, body: Any) -> Reply:
-    answer = await agent.link.request(subjects.call(agent.sid, method), codec.encode(body), timeout_s=5)
-    return codec.decode(answer.payload, Reply)
 
 
 async def test_the_same_token_with_the_same_keys_gets_the_same_answer(world: World) -> None:
@@ -156,24 +150,24 @@ async def test_an_agent_renews_without_losing_what_it_has(world: World) -> None:
     async with small_agent(world) as agent:
         keys = agent.keys
         request = EnrollRequest(nkey=keys.pair.public, csr_pem=keys.csr_pem)
-        reply = await call(agent, "renew", request)
+        reply = await agent.call("renew", request)
         assert reply.ok, reply.error
         answer = msgspec.json.decode(reply.data, type=EnrollAnswer)
         renewed = msgspec.structs.replace(
             agent.link.credentials, jwt=answer.jwt, cert_pem=answer.cert_pem, key_pem=keys.key_pem, seed=keys.pair.seed
         )
         await agent.link.replace_credentials(renewed)
-        assert (await call(agent, "state", ChunkRequest(revision=1, chunk="0" * 64))).error is not None
+        assert (await agent.call("state", ChunkRequest(revision=1, chunk="0" * 64))).error is not None
 
 
 async def test_only_a_servers_own_key_is_renewed_and_not_for_ever(world: World) -> None:
     async with small_agent(world) as agent:
         stranger = Keys()
-        reply = await call(agent, "renew", EnrollRequest(nkey=stranger.pair.public, csr_pem=stranger.csr_pem))
+        reply = await agent.call("renew", EnrollRequest(nkey=stranger.pair.public, csr_pem=stranger.csr_pem))
         assert reply.error is not None
         assert reply.error.code == "key_unusable"
         request = EnrollRequest(nkey=agent.keys.pair.public, csr_pem=agent.keys.csr_pem)
-        replies = [await call(agent, "renew", request) for _ in range(25)]
+        replies = [await agent.call("renew", request) for _ in range(25)]
         assert {reply.error.code for reply in replies if reply.error is not None} == {"renewed_too_often"}
         assert replies[0].ok
 
@@ -199,7 +193,7 @@ async def test_calls_are_answered_only_to_the_askers_own_inbox(world: World) -> 
             await hostile.client.publish(subjects.call("local", "state"), body, reply=reply)
         await hostile.settle()
         await eventually(lambda: world.controller.desks.refused_count["foreign_inbox"] == 4)
-        unknown = await call(agent, "nothing", Nothing())
+        unknown = await agent.call("nothing", Nothing())
         assert unknown.error is not None
         assert unknown.error.code == "unknown_method"
     assert (await world.controller.bus.commands.js.stream_info("TRAFFIC")).config.name == "TRAFFIC"

@@ -256,7 +256,11 @@ class Session:
         self._end()
 
     async def _on_answer(self, message: Msg) -> None:
-        token = message.subject.rpartition(".")[2]
+        inbox, _, token = message.subject.rpartition(".")
+        if (
+            inbox != self._inbox
+        ):  # a broker can deliver under any subject; what was asked elsewhere is not answered here
+            return
         answer, queue = self._waiting.get(token), self._collecting.get(token)
         if answer is not None and not answer.done():
             answer.set_result(message)

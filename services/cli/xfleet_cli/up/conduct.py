@@ -20,7 +20,7 @@ from xfleet_cli.up.record import RunRecord, end_leftovers
 from xfleet_cli.up.services import agent_of, bot_of, broker_of, child_environment, controller_of, init_arguments
 from xfleet_cli.up.settings import UpSettings, check, data_directory
 from xfleet_runtime.errors import Unusable
-from xfleet_runtime.files import lock_exclusively, private_directory, write_private
+from xfleet_runtime.files import lock_exclusively, writable_directory, write_private
 from xfleet_runtime.main import EXIT_UNUSABLE
 
 READY_TIMEOUT_S = 90.0
@@ -39,7 +39,7 @@ class Ready(msgspec.Struct, frozen=True):
 async def conduct(settings: UpSettings) -> None:
     """Runs everything until a signal asks for the end; a second signal hurries. Raises `Unusable`."""
     check(settings)
-    layout = Layout(private_directory(data_directory(settings)))
+    layout = Layout(writable_directory(data_directory(settings)))
     if settings.ready_file is not None:
         settings.ready_file.unlink(missing_ok=True)
     lock = lock_exclusively(layout.lock, owner="xfleet up")

@@ -27,6 +27,7 @@ ERRORS = {
     "agent_forked": "The agent's state directory was copied: two agents were the same one.",
     "cloned": "Another machine runs with a copy of this agent's state directory.",
     "spool_unwritable": "The agent cannot write its traffic to disk.",
+    "disk_low": "The agent's disk is almost full.",
     "database_replaced": "The agent's database was replaced.",
     "counter_went_backwards": "A traffic counter of Xray went backwards.",
 }

@@ -164,6 +164,7 @@ class Dispatcher:
                 await self._put_back(plan, refusal)
                 return self._later_s(server_id)
             except RemoteRefusal as refusal:
+                self._sent.pop(server_id, None)  # answered: under the same id the agent would only repeat its no
                 if refusal.remote_code in outcome.DEFINITE:
                     await outcome.note_refusal(self._context, plan.server_id, plan.target, refusal, self._owner)
                     return None

@@ -23,6 +23,7 @@ def card_view(view: ServerView, presence: Presence, rates: RateHistory, clients_
         last_seen_at=server.last_seen_at,
         last_error=server.last_error,
         tags=tuple(server.tags),
+        notes=server.notes,
         clients_total=clients_total,
         xray_version=server.xray_version,
         agent_version=server.agent_version,

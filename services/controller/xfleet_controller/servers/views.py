@@ -31,6 +31,7 @@ class ServerCardView(msgspec.Struct, frozen=True, kw_only=True):
     last_seen_at: datetime | None = None
     last_error: str = ""
     tags: tuple[str, ...] = ()
+    notes: str = ""
     cpu_percent: float | None = None
     cpu_count: int | None = None
     load_1m: float | None = None
