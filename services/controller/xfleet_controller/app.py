@@ -15,6 +15,7 @@ from xfleet_controller.clients import service as clients
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.context import Context
 from xfleet_controller.db import Database
+from xfleet_controller.fleet import service as fleet_service
 from xfleet_controller.fleet import store as fleet_store
 from xfleet_controller.fleet.inbox import Desks
 from xfleet_controller.fleet.keyring import load_keys, open_vault
@@ -116,7 +117,7 @@ async def _running(
     ledger = open_ledger(context, bus, commander, desks)
     await _at_connections(bus.commands, lambda: _ensure_streams(bus))
     await _at_connections(bus.heartbeats, lambda: _listening(context))
-    watch = NodeWatch(bus.sys, lambda _node: servers.push_revocations(context))
+    watch = NodeWatch(bus.sys, lambda _node: fleet_service.push_revocations(context))
     await bus.heartbeats.subscribe(subjects.ALL_HEARTBEATS, context.presence.on_heartbeat)
     await watch.start()
     await desks.start()
@@ -214,7 +215,7 @@ async def _push_when(context: Context, revoked: asyncio.Event) -> None:
     while True:
         await revoked.wait()
         revoked.clear()
-        await servers.push_revocations(context)
+        await fleet_service.push_revocations(context)
 
 
 async def _renew(bus: Bus, issuer: FleetIssuer, urls: tuple[str, ...]) -> None:

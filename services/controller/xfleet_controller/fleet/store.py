@@ -56,6 +56,29 @@ async def list_live_certificates(session: AsyncSession, server_id: int, now: dat
     return (await session.scalars(query)).all()
 
 
+async def list_certificates(session: AsyncSession, server_id: int) -> Sequence[Certificate]:
+    """Every identity a server ever had, newest first."""
+    query = select(Certificate).where(Certificate.server_id == server_id).order_by(Certificate.id.desc())
+    return (await session.scalars(query)).all()
+
+
+async def list_reasons(session: AsyncSession, server_id: int) -> dict[str, str]:
+    """Why keys of a server are revoked, by nkey."""
+    rows = await session.execute(select(Revocation.nkey, Revocation.reason).where(Revocation.server_id == server_id))
+    return dict(rows.tuples().all())
+
+
+async def void_tokens(session: AsyncSession, server_id: int, now: datetime) -> None:
+    """Ends the unused enrollment tokens of a server."""
+    await session.execute(
+        update(EnrollmentToken)
+        .where(
+            EnrollmentToken.server_id == server_id, EnrollmentToken.used_at.is_(None), EnrollmentToken.expires_at > now
+        )
+        .values(expires_at=now)
+    )
+
+
 async def list_revocations(session: AsyncSession, now: datetime) -> dict[str, int]:
     """Revoked nkeys whose tokens have not expired by themselves, with the Unix second up to which they are dead."""
     rows = await session.execute(
