@@ -197,12 +197,12 @@ async def test_two_admins_do_not_overwrite_each_other_unseen(api: httpx.AsyncCli
     url = f"/api/v1/clients/{made['id']}"
     first = await api.patch(url, json={"comment": "mine", "version": made["version"]})
     assert first.status_code == 200
-    body = problem(await api.patch(url, json={"comment": "yours", "version": made["version"]}), 409, "version_conflict")
+    body = problem(await api.patch(url, json={"comment": "yours", "version": made["version"]}), 409, "edited_meanwhile")
     assert body["version"] == made["version"] + 1
     assert (await api.get(url)).json()["comment"] == "mine"
     inbound = await new_inbound(api, server.id)
     stale = {"remark": "x", "version": inbound["version"] + 5}
-    problem(await api.patch(f"/api/v1/inbounds/{inbound['id']}", json=stale), 409, "version_conflict")
+    problem(await api.patch(f"/api/v1/inbounds/{inbound['id']}", json=stale), 409, "edited_meanwhile")
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ async def create_client(context: Context, actor: Actor, new: ClientNew) -> tuple
 
 
 async def edit_client(context: Context, actor: Actor, client_id: int, edit: ClientEdit) -> tuple[ClientView, list[int]]:
-    """Changes a client; the ids of the tasks this caused. Raises `Invalid`, `NotFound` or `VersionConflict`."""
+    """Changes a client; the ids of the tasks this caused. Raises `Invalid`, `NotFound` or `EditedMeanwhile`."""
     authorize(actor, "clients.write")
     fields = {name: value for name, value in msgspec.structs.asdict(edit).items() if value is not UNSET}
     version = fields.pop("version", None)

@@ -141,7 +141,7 @@ async def create_inbound(context: Context, actor: Actor, new: InboundNew) -> tup
 async def edit_inbound(
     context: Context, actor: Actor, inbound_id: int, edit: InboundEdit
 ) -> tuple[InboundView, list[int]]:
-    """Changes an inbound; the ids of the tasks this caused. Raises `Invalid`, `NotFound` or `VersionConflict`."""
+    """Changes an inbound; the ids of the tasks this caused. Raises `Invalid`, `NotFound` or `EditedMeanwhile`."""
     authorize(actor, "inbounds.write")
     if edit.remark is not UNSET:
         _check_remark(edit.remark)

@@ -46,6 +46,8 @@ class Server(Base):
     """Host figures and uptimes of the last heartbeat that was written down, for when nobody is heard."""
     allow_private_destinations: Mapped[bool] = mapped_column(default=False)
     traffic_factor: Mapped[Decimal] = mapped_column(Numeric(8, 4), default=Decimal(1))
+    version: Mapped[int] = mapped_column(default=1)
+    """Grows with every edit by a person: who edits an older one is told."""
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
