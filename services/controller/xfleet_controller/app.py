@@ -17,6 +17,7 @@ from xfleet_controller.context import Context
 from xfleet_controller.db import Database
 from xfleet_controller.fleet import service as fleet_service
 from xfleet_controller.fleet import store as fleet_store
+from xfleet_controller.fleet.certificates import watch_expiry
 from xfleet_controller.fleet.inbox import Desks
 from xfleet_controller.fleet.keyring import load_keys, open_vault
 from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest
@@ -45,6 +46,7 @@ BROKER_URLS = "broker_urls"
 RENEW_EVERY_S = 30 * 86400.0
 EXPIRY_EVERY_S = 2.0
 HOUSEKEEPING_EVERY_S = 600.0
+CERTIFICATES_EVERY_S = 600.0
 FIRST_CONNECTION_S = 10.0
 TASKS_KEPT = timedelta(days=90)
 TOKENS_KEPT = timedelta(days=30)
@@ -131,6 +133,7 @@ async def _running(
         "expiry": lambda: every(EXPIRY_EVERY_S, lambda: clients.cut_overdue(context)),
         "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: keep_house(context), first_s=60),
         "revocations": lambda: _push_when(context, revoked),
+        "certificates": lambda: every(CERTIFICATES_EVERY_S, lambda: watch_expiry(context), first_s=0),
         "credentials": lambda: every(RENEW_EVERY_S, lambda: _renew(bus, fleet.issuer, broker_urls)),
         "manifest": teller.run,
         "agent events": AgentEvents(context, bus.commands).run,

@@ -21,6 +21,7 @@ from xfleet_controller.bot.api import BotApi
 from xfleet_controller.clients.api import ClientApi
 from xfleet_controller.context import Context
 from xfleet_controller.edge import HtmlError
+from xfleet_controller.fleet.api import CertificateApi
 from xfleet_controller.inbounds.api import InboundApi
 from xfleet_controller.operations import OperationsDoor
 from xfleet_controller.servers.api import ServerApi
@@ -53,6 +54,7 @@ def create_litestar(
         path=BASE,
         route_handlers=[
             SessionApi, AccountApi, ServerApi, InboundApi, ClientApi, ClientTrafficApi, TaskApi, TrafficApi, BotApi,
+            CertificateApi,
             show_openapi,
         ],
         guards=[edge.for_sessions],

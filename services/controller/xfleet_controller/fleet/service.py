@@ -177,8 +177,8 @@ async def renew(database: Database, fleet: Fleet, sid: str, request: EnrollReque
             raise KeyRefused("Only a key that this server already has can be renewed.", field="nkey")
         if sum(each.issued_at > now - RENEWALS_WITHIN for each in live) >= fleet.renewals_count:
             raise RenewedTooOften
-        answer = _issue(session, fleet, server, request, now)
-        note(session, SYSTEM, "renew_identity", "server", str(server.id), fleet.clock.now(), name=server.name)
+        answer = _issue(session, fleet, server, request, now, "renew")
+        note(session, SYSTEM, "renew_identity", "server", str(server.id), now, name=server.name)
         return answer
 
 
@@ -195,9 +195,7 @@ async def revoke_identities(session: AsyncSession, server: Server, reason: str, 
         known = await session.get(Revocation, nkey)
         if known is None:
             dies_at = now + AGENT_LIFETIME
-            session.add(
-                Revocation(nkey=nkey, server_id=server.id, reason=reason, revoked_at=now, expires_at=dies_at)
-            )
+            session.add(Revocation(nkey=nkey, server_id=server.id, reason=reason, revoked_at=now, expires_at=dies_at))
         elif any(each.nkey == nkey for each in good) or known.reason == SUSPENDED:
             known.reason, known.revoked_at, known.expires_at = reason, now, now + AGENT_LIFETIME
     await session.flush()
@@ -255,7 +253,9 @@ async def push_revocations(context: Context) -> bool:
     return bool(push.nodes) and not push.refused
 
 
-def _issue(session: AsyncSession, fleet: Fleet, server: Server, request: EnrollRequest, now: datetime) -> EnrollAnswer:
+def _issue(
+    session: AsyncSession, fleet: Fleet, server: Server, request: EnrollRequest, now: datetime, source: str = "enroll"
+) -> EnrollAnswer:
     jwt, cert_pem = fleet.issuer.issue_agent(server.slug, request.nkey, request.csr_pem)
     session.add(
         Certificate(
@@ -264,6 +264,7 @@ def _issue(session: AsyncSession, fleet: Fleet, server: Server, request: EnrollR
             serial_number=x509.fingerprint(cert_pem)[:64],
             nkey=request.nkey,
             pem_certificate=cert_pem,
+            source=source,
             issued_at=now,
             expires_at=x509.expires_at(cert_pem),
         )
