@@ -15,7 +15,9 @@ from xfleet_controller.clients import service as clients
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.context import Context
 from xfleet_controller.db import Database
+from xfleet_controller.fleet import service as fleet_service
 from xfleet_controller.fleet import store as fleet_store
+from xfleet_controller.fleet.certificates import watch_expiry
 from xfleet_controller.fleet.inbox import Desks
 from xfleet_controller.fleet.keyring import load_keys, open_vault
 from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest, with_public
@@ -44,6 +46,7 @@ BROKER_URLS = "broker_urls"
 RENEW_EVERY_S = 30 * 86400.0
 EXPIRY_EVERY_S = 2.0
 HOUSEKEEPING_EVERY_S = 600.0
+CERTIFICATES_EVERY_S = 600.0
 FIRST_CONNECTION_S = 10.0
 TASKS_KEPT = timedelta(days=90)
 TOKENS_KEPT = timedelta(days=30)
@@ -116,7 +119,7 @@ async def _running(
     ledger = open_ledger(context, bus, commander, desks)
     await _at_connections(bus.commands, lambda: _ensure_streams(bus))
     await _at_connections(bus.heartbeats, lambda: _listening(context))
-    watch = NodeWatch(bus.sys, lambda _node: servers.push_revocations(context))
+    watch = NodeWatch(bus.sys, lambda _node: fleet_service.push_revocations(context))
     await bus.heartbeats.subscribe(subjects.ALL_HEARTBEATS, context.presence.on_heartbeat)
     await watch.start()
     await desks.start()
@@ -130,6 +133,7 @@ async def _running(
         "expiry": lambda: every(EXPIRY_EVERY_S, lambda: clients.cut_overdue(context)),
         "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: keep_house(context), first_s=60),
         "revocations": lambda: _push_when(context, revoked),
+        "certificates": lambda: every(CERTIFICATES_EVERY_S, lambda: watch_expiry(context), first_s=0),
         "credentials": lambda: every(RENEW_EVERY_S, lambda: _renew(bus, fleet.issuer, broker_urls)),
         "manifest": teller.run,
         "agent events": AgentEvents(context, bus.commands).run,
@@ -214,7 +218,7 @@ async def _push_when(context: Context, revoked: asyncio.Event) -> None:
     while True:
         await revoked.wait()
         revoked.clear()
-        await servers.push_revocations(context)
+        await fleet_service.push_revocations(context)
 
 
 async def _renew(bus: Bus, issuer: FleetIssuer, urls: tuple[str, ...]) -> None:

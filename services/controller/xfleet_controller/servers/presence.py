@@ -99,6 +99,13 @@ class Presence:
         """Our subscription does not stand: nothing can be concluded from silence."""
         self._listening_since_s = None
 
+    def now_gone(self, sid: str) -> None:
+        """It was cut off by us: nothing of it can be on the way."""
+        seen = self._seen.get(sid)
+        if seen is not None:
+            seen.received_at_s = min(seen.received_at_s, self._clock.monotonic_s() - self.offline_after_s)
+            self.touch(sid)
+
     def set_known(self, sids: set[str]) -> None:
         """The servers there are; beats of others are refused, and forgotten when deleted."""
         self._known = sids
