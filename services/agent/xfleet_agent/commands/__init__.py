@@ -1,16 +1,23 @@
-"""The verbs this agent knows, one file each: a `NAME` and a `verb(parts)`."""
+"""The verbs this agent knows, one file each: a `NAME` and a `verb(parts)`, or `verbs(parts)` for a family."""
 
 from typing import Protocol, cast
 
 from xfleet_agent.commands import (
+    backup,
+    certs,
+    checks_run,
     clients_online,
+    geofiles_update,
     health,
     info,
+    logs_read,
     state_apply,
+    state_read,
     system_stats,
     traffic_read,
     unreplied,
     xray_config,
+    xray_install,
     xray_restart,
     xray_start,
     xray_stop,
@@ -31,13 +38,18 @@ class Command(Protocol):
 
 
 _MODULES = (
+    checks_run,
     clients_online,
+    geofiles_update,
     health,
     info,
+    logs_read,
     state_apply,
+    state_read,
     system_stats,
     traffic_read,
     xray_config,
+    xray_install,
     xray_restart,
     xray_start,
     xray_stop,
@@ -50,5 +62,6 @@ def add_verbs(parts: Parts) -> None:
     for module in _MODULES:
         command = cast("Command", module)
         parts.desk.add(command.NAME, command.verb(parts))
-    for name, each in unreplied.verbs(parts).items():
-        parts.desk.add(name, each)
+    for family in (backup, certs, unreplied):
+        for name, each in family.verbs(parts).items():
+            parts.desk.add(name, each)
