@@ -29,6 +29,7 @@ from xfleet_controller.servers import service as servers
 from xfleet_controller.servers.agent_events import AgentEvents
 from xfleet_controller.servers.dispatcher import Dispatcher
 from xfleet_controller.servers.presence import Presence
+from xfleet_controller.servers.versions import ensure_first_versions
 from xfleet_controller.tasks import store as tasks
 from xfleet_controller.vault import Vault
 from xfleet_nats.fleet import FleetIssuer, FleetKeys
@@ -116,6 +117,7 @@ async def _running(
     revoked = asyncio.Event()
     desks = Desks(context, fleet, bus.rpc, keys.command_key(), revoked.set)
     await servers.refresh_known(context)
+    await ensure_first_versions(context)
     ledger = open_ledger(context, bus, commander, desks)
     await _at_connections(bus.commands, lambda: _ensure_streams(bus))
     await _at_connections(bus.heartbeats, lambda: _listening(context))
