@@ -91,7 +91,7 @@ async def test_an_identity_that_comes_to_its_end_is_told_once_per_step_and_measu
             )
 
         await eventually(told)
-    assert 'xfleet_certificate_expires_seconds{server="ageing"} 1' in (await api.get("/metrics")).text
+    assert 'xfleet_certificate_expires_seconds{server="ageing"} 1' in (await api.get("http://localhost/metrics")).text
     (shown,) = (await api.get(f"/api/v1/servers/{server_id}/certificates")).json()
     assert shown["status"] == "good"
 
