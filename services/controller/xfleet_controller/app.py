@@ -9,11 +9,11 @@ from datetime import timedelta
 from xfleet_contracts import subjects
 from xfleet_controller.auth import service as auth
 from xfleet_controller.auth.passwords import Passwords
-from xfleet_controller.bot.inbox import ControlDesk
 from xfleet_controller.bus import LINKS, Bus, Commander, open_bus
 from xfleet_controller.clients import service as clients
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.context import Context
+from xfleet_controller.control.desk import ControlDesk
 from xfleet_controller.db import Database
 from xfleet_controller.fleet import service as fleet_service
 from xfleet_controller.fleet import store as fleet_store
