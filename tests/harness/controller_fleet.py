@@ -12,12 +12,13 @@ import msgspec
 
 from harness.broker import eventually
 from harness.controller import PASSWORD, make_beat, open_api
-from xfleet_contracts import codec, subjects
+from xfleet_contracts import codec, streams, subjects
 from xfleet_contracts.apply import APPLY, BASE_MISMATCH, ApplyOrder, ApplyReport, ChunkRequest, Degraded
 from xfleet_contracts.commands import SIGNATURE_HEADER, Command, Reply
 from xfleet_contracts.desired_state import Difference, EntityKey, SnapshotChunk, StatePoint, applied_to, digest_of
 from xfleet_contracts.enrollment import EnrollAnswer, EnrollmentToken, EnrollRequest
 from xfleet_contracts.errors import ErrorBody
+from xfleet_contracts.events import FleetEvent
 from xfleet_controller.app import Controller, open_controller
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.init import Initialized, InitOrder, initialize
@@ -243,3 +244,11 @@ async def beating(agent: SmallAgent, condition: Any, *, within_s: float = 10.0) 
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def events_of(world: World) -> list[FleetEvent]:
+    """What is in the stream of events."""
+    js = world.controller.bus.commands.js
+    info = await js.stream_info(streams.EVENTS.name)
+    found = [await js.get_msg(streams.EVENTS.name, seq) for seq in range(1, info.state.messages + 1)]
+    return [codec.decode(message.data or b"", FleetEvent) for message in found]

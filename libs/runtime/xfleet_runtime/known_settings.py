@@ -57,6 +57,8 @@ SETTINGS: dict[str, frozenset[str]] = {
             "drift_interval_s",
             "probation_s",
             "drain_s",
+            "trial_s",
+            "log_paths",
             "disk_low_bytes",
             "log_level",
         },

@@ -51,9 +51,10 @@ def enroll(state_dir: Path | None, token_file: str, *, again: bool) -> None:
 
 def _prepare(settings: AgentSettings) -> None:
     stay_lean(settings.state_dir)
+    from xfleet_agent.logs import AGENT_LOG, LOG_DIRECTORY  # noqa: PLC0415  as below
     from xfleet_runtime.log import configure_logging  # noqa: PLC0415  only now is it known what may be loaded
 
-    configure_logging("agent", level=settings.log_level)
+    configure_logging("agent", level=settings.log_level, file=settings.state_dir / LOG_DIRECTORY / AGENT_LOG)
 
 
 def _settings(state_dir: Path | None, file: Path | None) -> AgentSettings:

@@ -1,5 +1,6 @@
 """What every service function is handed: the controller's parts, made once by `app`."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
@@ -51,6 +52,8 @@ class Context:
         self.install_gate = Gate()
         self.registry = CollectorRegistry()
         """This controller's own figures."""
+        self.certificate_ends: dict[str, datetime] = {}
+        """When the last identity of each server ends, by slug, as last looked up."""
         self.fleet: Fleet | None = None
         """Keys and identities; None where a test needs no fleet."""
         self.bus: Bus | None = None

@@ -21,6 +21,7 @@ from xfleet_controller.bot.api import BotApi
 from xfleet_controller.clients.api import ClientApi
 from xfleet_controller.context import Context
 from xfleet_controller.edge import HtmlError
+from xfleet_controller.fleet.api import CertificateApi
 from xfleet_controller.inbounds.api import InboundApi
 from xfleet_controller.install.web import InstallDoor
 from xfleet_controller.joining.api import JoiningApi
@@ -54,8 +55,18 @@ def create_litestar(
     api = Router(
         path=BASE,
         route_handlers=[
-            SessionApi, AccountApi, ServerApi, JoiningApi, InboundApi, ClientApi, ClientTrafficApi, TaskApi, TrafficApi,
-            BotApi, show_openapi,
+            SessionApi,
+            AccountApi,
+            ServerApi,
+            CertificateApi,
+            JoiningApi,
+            InboundApi,
+            ClientApi,
+            ClientTrafficApi,
+            TaskApi,
+            TrafficApi,
+            BotApi,
+            show_openapi,
         ],
         guards=[edge.for_sessions],
         request_class=StrictRequest,

@@ -18,17 +18,18 @@ from harness.controller_fleet import (
     World,
     api_of,
     ask_enrollment,
+    events_of,
     open_token,
     running_world,
     small_agent,
     token_credentials,
 )
-from xfleet_contracts import codec, control, streams, subjects
+from xfleet_contracts import codec, control, subjects
 from xfleet_contracts.apply import ChunkRequest
 from xfleet_contracts.commands import AgentInfo, Nothing, Reply
 from xfleet_contracts.control import Actor, ActorRequest, BindRequest, FleetStatus
 from xfleet_contracts.enrollment import EnrollAnswer, EnrollRequest
-from xfleet_contracts.events import AgentEvent, FleetEvent
+from xfleet_contracts.events import AgentEvent
 from xfleet_controller.audit.models import AuditRow
 from xfleet_controller.bus import AgentOffline, AgentTimeout
 from xfleet_controller.fleet.models import EnrollmentToken, Revocation
@@ -50,14 +51,6 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 async def api(world: World) -> AsyncIterator[Any]:
     async with api_of(world) as client:
         yield client
-
-
-async def events_of(world: World) -> list[FleetEvent]:
-    """What is in the stream of events."""
-    js = world.controller.bus.commands.js
-    info = await js.stream_info(streams.EVENTS.name)
-    found = [await js.get_msg(streams.EVENTS.name, seq) for seq in range(1, info.state.messages + 1)]
-    return [codec.decode(message.data or b"", FleetEvent) for message in found]
 
 
 async def test_the_same_token_with_the_same_keys_gets_the_same_answer(world: World) -> None:

@@ -64,7 +64,7 @@ def verb(parts: Parts) -> Verb:
         asyncio.get_running_loop().call_later(RESTART_AFTER_S, os.kill, os.getpid(), signal.SIGTERM)
         return answer
 
-    return Verb(handler=handle, weight="heavy", at_once=1)
+    return Verb(handler=handle, at_once=1)
 
 
 def _check(order: AgentUpdate) -> None:
