@@ -63,6 +63,7 @@ SETTINGS: dict[str, frozenset[str]] = {
             "log_level",
         },
     ),
+    "cli": frozenset({"credentials"}),
     "bot": frozenset({"credentials_file", "token_file", "bot_token", "bot_api_base", "log_level"}),
 }
 
