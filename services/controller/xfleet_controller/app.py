@@ -23,6 +23,10 @@ from xfleet_controller.fleet.keyring import load_keys, open_vault
 from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest, with_public
 from xfleet_controller.fleet.service import Fleet
 from xfleet_controller.ledger_wiring import Ledger, open_ledger
+from xfleet_controller.logs.hub import LogHub
+from xfleet_controller.orders.blobs import METHOD as BLOB
+from xfleet_controller.orders.blobs import Transfers
+from xfleet_controller.orders.runner import OrderRunner
 from xfleet_controller.outbox import Outbox
 from xfleet_controller.servers import jobs as server_jobs
 from xfleet_controller.servers import service as servers
@@ -116,6 +120,9 @@ async def _running(
         raise RuntimeError("a controller without a fleet")
     revoked = asyncio.Event()
     desks = Desks(context, fleet, bus.rpc, keys.command_key(), revoked.set)
+    context.transfers = Transfers(context.settings.data_dir / "transfers", bus.rpc)
+    desks.add(BLOB, context.transfers.answer)
+    context.log_hub = LogHub(bus.logs, commander, context.clock)
     await servers.refresh_known(context)
     await ensure_first_versions(context)
     ledger = open_ledger(context, bus, commander, desks)
@@ -131,6 +138,8 @@ async def _running(
     loops = {
         "outbox": outbox.run,
         "dispatcher": dispatcher.run,
+        "orders": OrderRunner(context).run,
+        "live logs": context.log_hub.run,
         "presence": lambda: every(server_jobs.FLUSH_S, lambda: _look_around(context, bus)),
         "expiry": lambda: every(EXPIRY_EVERY_S, lambda: clients.cut_overdue(context)),
         "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: keep_house(context), first_s=60),

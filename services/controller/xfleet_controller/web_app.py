@@ -25,7 +25,9 @@ from xfleet_controller.fleet.api import CertificateApi
 from xfleet_controller.inbounds.api import InboundApi
 from xfleet_controller.install.web import InstallDoor
 from xfleet_controller.joining.api import JoiningApi
+from xfleet_controller.logs.api import LogApi
 from xfleet_controller.operations import OperationsDoor
+from xfleet_controller.orders.api import OrderApi
 from xfleet_controller.servers.api import ServerApi
 from xfleet_controller.subscriptions.api import SubscriptionDoor
 from xfleet_controller.tasks.api import TaskApi
@@ -58,6 +60,8 @@ def create_litestar(
             SessionApi,
             AccountApi,
             ServerApi,
+            OrderApi,
+            LogApi,
             CertificateApi,
             JoiningApi,
             InboundApi,
