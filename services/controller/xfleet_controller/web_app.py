@@ -24,6 +24,7 @@ from xfleet_controller.edge import HtmlError
 from xfleet_controller.inbounds.api import InboundApi
 from xfleet_controller.operations import OperationsDoor
 from xfleet_controller.servers.api import ServerApi
+from xfleet_controller.servers.state_api import ServerStateApi
 from xfleet_controller.subscriptions.api import SubscriptionDoor
 from xfleet_controller.tasks.api import TaskApi
 from xfleet_controller.traffic.api import ClientTrafficApi, TrafficApi
@@ -53,7 +54,7 @@ def create_litestar(
         path=BASE,
         route_handlers=[
             SessionApi, AccountApi, ServerApi, InboundApi, ClientApi, ClientTrafficApi, TaskApi, TrafficApi, BotApi,
-            show_openapi,
+            ServerStateApi, show_openapi,
         ],
         guards=[edge.for_sessions],
         request_class=StrictRequest,
