@@ -14,8 +14,17 @@ from harness.broker import eventually
 from harness.controller import PASSWORD, make_beat, open_api
 from xfleet_contracts import codec, streams, subjects
 from xfleet_contracts.apply import APPLY, BASE_MISMATCH, ApplyOrder, ApplyReport, ChunkRequest, Degraded
-from xfleet_contracts.commands import SIGNATURE_HEADER, Command, Reply
-from xfleet_contracts.desired_state import Difference, EntityKey, SnapshotChunk, StatePoint, applied_to, digest_of
+from xfleet_contracts.care import STATE_READ, StateHeld, StateRead
+from xfleet_contracts.commands import SIGNATURE_HEADER, UNKNOWN_VERB, Command, Reply
+from xfleet_contracts.desired_state import (
+    Difference,
+    Entity,
+    EntityKey,
+    SnapshotChunk,
+    StatePoint,
+    applied_to,
+    digest_of,
+)
 from xfleet_contracts.enrollment import EnrollAnswer, EnrollmentToken, EnrollRequest
 from xfleet_contracts.errors import ErrorBody, Refusal
 from xfleet_contracts.events import FleetEvent
@@ -134,6 +143,8 @@ class SmallAgent:
     degraded: tuple[Degraded, ...] = ()
     refusal: ErrorBody | None = None
     silent: bool = False
+    knows_reading: bool = True
+    """Whether it is of a release that has `state.read`."""
     garbage: bytes = b""
     """Its answer to every order, instead of a reply."""
     seq: int = 0
@@ -175,6 +186,13 @@ class SmallAgent:
         if verb in self.verbs:
             await self._carry_out(verb, command, message)
             return
+        if verb == STATE_READ and self.knows_reading:
+            await self.link.publish(message.reply, codec.encode(self._state_page(command)))
+            return
+        if verb == STATE_READ:
+            error = ErrorBody(code=UNKNOWN_VERB, message="No such verb.")
+            await self.link.publish(message.reply, codec.encode(Reply(ok=False, error=error)))
+            return
         if verb != APPLY or self.silent:
             return
         self.order_ids.append(command.id)
@@ -196,6 +214,17 @@ class SmallAgent:
             return
         reply = answer if isinstance(answer, Reply) else Reply(ok=True, data=msgspec.Raw(codec.canonical(answer)))
         await self.link.publish(message.reply, codec.encode(reply))
+
+    def _state_page(self, command: Command) -> Reply:
+        """Its state in pages of two."""
+        asked = msgspec.json.decode(command.body, type=StateRead)
+        keys = sorted(self.bodies)
+        page = tuple(
+            Entity(kind=key.kind, id=key.id, body=msgspec.Raw(self.bodies[key]))
+            for key in keys[asked.offset : asked.offset + 2]
+        )
+        held = StateHeld(point=self.point, entities=page, total_count=len(keys))
+        return Reply(ok=True, data=msgspec.Raw(codec.encode(held)))
 
     async def _apply(self, command: Command) -> Reply:
         if command.instance != self.instance:

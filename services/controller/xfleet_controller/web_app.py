@@ -29,6 +29,7 @@ from xfleet_controller.logs.api import LogApi
 from xfleet_controller.operations import OperationsDoor
 from xfleet_controller.orders.api import OrderApi
 from xfleet_controller.servers.api import ServerApi
+from xfleet_controller.servers.state_api import ServerStateApi
 from xfleet_controller.subscriptions.api import SubscriptionDoor
 from xfleet_controller.tasks.api import TaskApi
 from xfleet_controller.traffic.api import ClientTrafficApi, TrafficApi
@@ -70,6 +71,7 @@ def create_litestar(
             TaskApi,
             TrafficApi,
             BotApi,
+            ServerStateApi,
             show_openapi,
         ],
         guards=[edge.for_sessions],
