@@ -2,6 +2,7 @@
 
 import click
 
+from xfleet_cli.care.commands import backup, restore
 from xfleet_cli.up.command import up
 from xfleet_runtime.main import run_main
 
@@ -12,7 +13,8 @@ def cli() -> None:
     """A panel for fleets of Xray VPN servers."""
 
 
-cli.add_command(up)
+for command in (up, backup, restore):
+    cli.add_command(command)
 
 
 def main() -> None:

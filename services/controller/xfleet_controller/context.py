@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from xfleet_controller.auth.passwords import Passwords
 from xfleet_controller.auth.throttle import Tries
+from xfleet_controller.backups.state import BackupState
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.db import Database
 from xfleet_controller.panel.pulse import Pulse
@@ -44,6 +45,7 @@ class Context:
         self.bell = TaskBell()
         self.pulse = Pulse()
         """Rung by whatever live pages show."""
+        self.backups = BackupState()
         self.registry = CollectorRegistry()
         """This controller's own figures."""
         self.fleet: Fleet | None = None

@@ -31,6 +31,8 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PROBLEM = "application/problem+json"
 ENDLESS = frozenset({"/live"})
 """Paths whose answers may last for ever."""
+LARGE = ("/api/v1/backups", "/backups")
+"""Below these, large files are made and sent."""
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 MAX_PORT = 65535
 _ACTOR = "xfleet.actor"
@@ -307,7 +309,7 @@ def around(app: ASGIApp, prefix: str) -> ASGIApp:
             await _send_plain(send_with_headers, 400, b"The Host header is missing or malformed.\n")
             return
         try:
-            async with asyncio.timeout(None if path in ENDLESS else REQUEST_TIMEOUT_S):
+            async with asyncio.timeout(None if path in ENDLESS or path.startswith(LARGE) else REQUEST_TIMEOUT_S):
                 await app(scope, receive, send_with_headers)
         except TimeoutError:
             if not status:
