@@ -44,6 +44,8 @@ SETTINGS: dict[str, frozenset[str]] = {
             "profile_title",
             "profile_update_hours",
             "admin_password",
+            "backup_passphrase",
+            "backup_passphrase_file",
             "log_level",
         },
     ),

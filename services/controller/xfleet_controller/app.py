@@ -9,6 +9,7 @@ from datetime import timedelta
 from xfleet_contracts import subjects
 from xfleet_controller.auth import service as auth
 from xfleet_controller.auth.passwords import Passwords
+from xfleet_controller.backups.jobs import keep_schedule
 from xfleet_controller.bus import LINKS, Bus, Commander, open_bus
 from xfleet_controller.clients import service as clients
 from xfleet_controller.config import ControllerSettings
@@ -147,6 +148,7 @@ async def _running(
         "certificates": lambda: every(CERTIFICATES_EVERY_S, lambda: watch_expiry(context), first_s=0),
         "credentials": lambda: every(RENEW_EVERY_S, lambda: _renew(bus, fleet.issuer, broker_urls)),
         "manifest": teller.run,
+        "backups": lambda: keep_schedule(context),
         "agent events": AgentEvents(context, bus.commands).run,
         **ledger.loops,
     }

@@ -38,6 +38,8 @@ ENDLESS = re.compile(r"/live|(?:/api/v1)?/servers/[0-9]{1,18}/logs/live")
 SLOW = re.compile(r"(?:/api/v1)?/servers/[0-9]{1,18}/(?:orders/)?(?:backup|restore)")
 """Paths that move files to and from servers."""
 SLOW_TIMEOUT_S = 150.0
+LARGE = ("/api/v1/backups", "/backups")
+"""Below these, large files are made and sent."""
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 MAX_PORT = 65535
 _ACTOR = "xfleet.actor"
@@ -338,6 +340,8 @@ async def _traced(app: ASGIApp, prefix: str, trace: Trace, scope: Scope, receive
 def time_limit_s(path: str) -> float | None:
     """How long an answer may take; None for streams."""
     if ENDLESS.fullmatch(path):
+        return None
+    if path.startswith(LARGE):
         return None
     if path.startswith("/install/"):
         return FETCH_TIMEOUT_S

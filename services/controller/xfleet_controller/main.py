@@ -6,6 +6,7 @@ from typing import Any
 import click
 import msgspec
 
+from xfleet_controller.backups.commands import back_up, options_of_backup, options_of_restore, put_back, tell_made
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.init import InitOrder, initialize
 from xfleet_runtime.known_settings import all_settings
@@ -99,9 +100,31 @@ def run(config: Path | None, **given: Any) -> None:
     run_async(until_signal())
 
 
-def _settings(given: dict[str, Any], config: Path | None) -> ControllerSettings:
+@cli.command()
+@_common
+@options_of_backup
+def backup(config: Path | None, output: Path | None, **given: Any) -> None:
+    """Make one encrypted file with the database and all keys, also while everything runs."""
+    settings = _settings(given, config, quiet=True)
+
+    async def make() -> None:
+        tell_made(await back_up(settings, output))
+
+    run_async(make())
+
+
+@cli.command()
+@_common
+@options_of_restore
+def restore(config: Path | None, file: Path, *, force: bool, **given: Any) -> None:
+    """Put a backup back into an empty directory."""
+    settings = _settings(given, config, quiet=True)
+    run_async(put_back(settings, file, force=force))
+
+
+def _settings(given: dict[str, Any], config: Path | None, *, quiet: bool = False) -> ControllerSettings:
     settings = load_settings(ControllerSettings, given, file=config, others=all_settings())
-    configure_logging("controller", level=settings.log_level)
+    configure_logging("controller", level="error" if quiet and settings.log_level == "info" else settings.log_level)
     return msgspec.structs.replace(settings, data_dir=settings.data_dir.absolute())
 
 

@@ -16,6 +16,7 @@ from litestar.types import ASGIApp, ControllerRouterHandler
 from xfleet_controller import edge
 from xfleet_controller.api import BASE
 from xfleet_controller.auth.api import AccountApi, SessionApi
+from xfleet_controller.backups.api import BackupApi
 from xfleet_controller.bodies import StrictRequest
 from xfleet_controller.bot.api import BotApi
 from xfleet_controller.clients.api import ClientApi
@@ -72,6 +73,7 @@ def create_litestar(
             TrafficApi,
             BotApi,
             ServerStateApi,
+            BackupApi,
             show_openapi,
         ],
         guards=[edge.for_sessions],
