@@ -13,6 +13,7 @@ SETTINGS: dict[str, frozenset[str]] = {
             "data_dir",
             "panel_port",
             "broker_port",
+            "broker_websocket_port",
             "ready_file",
             "public",
             "base_path",
@@ -50,6 +51,7 @@ SETTINGS: dict[str, frozenset[str]] = {
         {
             "state_dir",
             "xray_binary",
+            "broker_proxy",
             "meter_interval_s",
             "heartbeat_interval_s",
             "drift_interval_s",

@@ -15,7 +15,7 @@ from xfleet_contracts import codec, subjects
 from xfleet_contracts.enrollment import AgentIdentity, EnrollAnswer, EnrollmentToken, EnrollRequest
 from xfleet_contracts.errors import MessageMalformed, Refusal
 from xfleet_contracts.message import Secret
-from xfleet_runtime.broker import BrokerLink, BrokerOutage, Credentials
+from xfleet_runtime.broker import BrokerLink, BrokerOutage, Credentials, Proxy
 from xfleet_runtime.errors import Unusable
 from xfleet_runtime.files import private_directory, write_private
 from xfleet_runtime.keys.nkeys import KeyPair, Kind
@@ -48,11 +48,11 @@ def read_token(text: str) -> EnrollmentToken:
     return token
 
 
-async def enroll(state_dir: Path, token: EnrollmentToken) -> Identity:
+async def enroll(state_dir: Path, token: EnrollmentToken, proxy: Proxy | None = None) -> Identity:
     """Gets an identity and stores it. Raises `Unusable` when the broker or the controller says no."""
     private_directory(state_dir)
     pending = _keys_for(state_dir, token)
-    answer = await _ask(token, pending)
+    answer = await _ask(token, pending, proxy)
     data = AgentIdentity(
         sid=answer.sid,
         root_public_key=token.root_public_key,
@@ -88,7 +88,7 @@ def _keys_for(state_dir: Path, token: EnrollmentToken) -> _Pending:
     return pending
 
 
-async def _ask(token: EnrollmentToken, pending: _Pending) -> EnrollAnswer:
+async def _ask(token: EnrollmentToken, pending: _Pending, proxy: Proxy | None) -> EnrollAnswer:
     credentials = Credentials(
         urls=token.broker_urls,
         ca_pem=token.ca_pem,
@@ -107,7 +107,7 @@ async def _ask(token: EnrollmentToken, pending: _Pending) -> EnrollAnswer:
         machine=f"{platform.system()} {platform.release()} {platform.machine()}",
     )
     where = ", ".join(token.broker_urls)
-    async with BrokerLink(credentials, name="enrollment", longest_wait_s=2.0) as link:
+    async with BrokerLink(credentials, name="enrollment", longest_wait_s=2.0, proxy=proxy) as link:
         try:
             await link.wait_connected(CONNECT_TIMEOUT_S)
         except BrokerOutage as outage:

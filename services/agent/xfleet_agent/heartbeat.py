@@ -66,6 +66,7 @@ class Heart:
             cuts_count=len(store.cuts),
             manifest_serial=parts.identity.manifest.serial,
             credentials_expire_at_ms=parts.identity.credentials().expires_at * 1000,
+            link=self._link.way,
             xray=parts.driver.state(),
             host=await parts.worker.run(parts.host.read),
             spool=await parts.worker.run(parts.spool.figures),

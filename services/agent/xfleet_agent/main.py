@@ -45,11 +45,11 @@ def enroll(state_dir: Path | None, token_file: str) -> None:
     """Trades a one-time enrollment token for this agent's identity."""
     settings = _settings(state_dir, None)
     _prepare(settings)
-    run_async(_enroll(settings.state_dir, token_file))
+    run_async(_enroll(settings, token_file))
 
 
 def _prepare(settings: AgentSettings) -> None:
-    stay_lean(settings.state_dir)
+    stay_lean()
     from xfleet_runtime.log import configure_logging  # noqa: PLC0415  only now is it known what may be loaded
 
     configure_logging("agent", level=settings.log_level)
@@ -74,24 +74,26 @@ async def _run(settings: AgentSettings, token_file: str | None, manifest_file: P
     if identity is not None and manifest_file is not None:
         identity.learn(manifest_file)
     if identity is None:
-        identity = await _enrolled(settings.state_dir, str(token_file))
+        identity = await _enrolled(settings, str(token_file))
     await run_agent(settings, identity)
 
 
-async def _enroll(state_dir: Path, token_file: str) -> None:
+async def _enroll(settings: AgentSettings, token_file: str) -> None:
     from xfleet_agent.identity import find_identity  # noqa: PLC0415  as above
 
-    if find_identity(state_dir) is not None:
-        raise Unusable(f"{state_dir} already holds an identity. Remove identity.json there to enroll again.")
-    writable_directory(state_dir)
-    identity = await _enrolled(state_dir, token_file)
+    if find_identity(settings.state_dir) is not None:
+        raise Unusable(f"{settings.state_dir} already holds an identity. Remove identity.json there to enroll again.")
+    writable_directory(settings.state_dir)
+    identity = await _enrolled(settings, token_file)
     click.echo(f"Enrolled as {identity.sid}.")
 
 
-async def _enrolled(state_dir: Path, token_file: str) -> Any:
+async def _enrolled(settings: AgentSettings, token_file: str) -> Any:
     from xfleet_agent import enroll as enrollment  # noqa: PLC0415  as above
+    from xfleet_runtime.broker import parse_proxy  # noqa: PLC0415  as above
 
-    return await enrollment.enroll(state_dir, enrollment.read_token(_token_text(token_file)))
+    proxy = parse_proxy(settings.broker_proxy)
+    return await enrollment.enroll(settings.state_dir, enrollment.read_token(_token_text(token_file)), proxy)
 
 
 def _token_text(token_file: str) -> str:
