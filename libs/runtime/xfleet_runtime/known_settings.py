@@ -37,6 +37,7 @@ SETTINGS: dict[str, frozenset[str]] = {
             "tls_key",
             "behind_proxy",
             "broker_url",
+            "broker_listen_file",
             "metrics_token",
             "heartbeat_interval_s",
             "session_idle_days",
@@ -50,6 +51,7 @@ SETTINGS: dict[str, frozenset[str]] = {
     "agent": frozenset(
         {
             "state_dir",
+            "install_dir",
             "xray_binary",
             "broker_proxy",
             "meter_interval_s",
@@ -57,6 +59,8 @@ SETTINGS: dict[str, frozenset[str]] = {
             "drift_interval_s",
             "probation_s",
             "drain_s",
+            "trial_s",
+            "log_paths",
             "disk_low_bytes",
             "log_level",
         },

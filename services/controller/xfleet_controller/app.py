@@ -9,18 +9,18 @@ from datetime import timedelta
 from xfleet_contracts import subjects
 from xfleet_controller.auth import service as auth
 from xfleet_controller.auth.passwords import Passwords
-from xfleet_controller.bot.inbox import ControlDesk
 from xfleet_controller.bus import LINKS, Bus, Commander, open_bus
 from xfleet_controller.clients import service as clients
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.context import Context
+from xfleet_controller.control.desk import ControlDesk
 from xfleet_controller.db import Database
 from xfleet_controller.fleet import service as fleet_service
 from xfleet_controller.fleet import store as fleet_store
 from xfleet_controller.fleet.certificates import watch_expiry
 from xfleet_controller.fleet.inbox import Desks
 from xfleet_controller.fleet.keyring import load_keys, open_vault
-from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest
+from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest, with_public
 from xfleet_controller.fleet.service import Fleet
 from xfleet_controller.ledger_wiring import Ledger, open_ledger
 from xfleet_controller.outbox import Outbox
@@ -29,6 +29,7 @@ from xfleet_controller.servers import service as servers
 from xfleet_controller.servers.agent_events import AgentEvents
 from xfleet_controller.servers.dispatcher import Dispatcher
 from xfleet_controller.servers.presence import Presence
+from xfleet_controller.servers.versions import ensure_first_versions
 from xfleet_controller.tasks import store as tasks
 from xfleet_controller.vault import Vault
 from xfleet_nats.fleet import FleetIssuer, FleetKeys
@@ -116,6 +117,7 @@ async def _running(
     revoked = asyncio.Event()
     desks = Desks(context, fleet, bus.rpc, keys.command_key(), revoked.set)
     await servers.refresh_known(context)
+    await ensure_first_versions(context)
     ledger = open_ledger(context, bus, commander, desks)
     await _at_connections(bus.commands, lambda: _ensure_streams(bus))
     await _at_connections(bus.heartbeats, lambda: _listening(context))
@@ -168,7 +170,7 @@ async def _broker_urls(settings: ControllerSettings, database: Database) -> tupl
 async def _agents_urls(database: Database, own: tuple[str, ...]) -> tuple[str, ...]:
     """The addresses agents get: what `init` wrote down, else our own."""
     async with database.read() as session:
-        return tuple(await fleet_store.find_setting(session, BROKER_URLS) or own)
+        return await with_public(session, tuple(await fleet_store.find_setting(session, BROKER_URLS) or own))
 
 
 async def _first_connection(bus: Bus, urls: tuple[str, ...]) -> None:

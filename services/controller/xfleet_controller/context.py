@@ -9,6 +9,8 @@ from xfleet_controller.auth.passwords import Passwords
 from xfleet_controller.auth.throttle import Tries
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.db import Database
+from xfleet_controller.install.gate import Gate
+from xfleet_controller.install.library import Library
 from xfleet_controller.panel.pulse import Pulse
 from xfleet_controller.servers.index import StateIndexes
 from xfleet_controller.servers.presence import Presence
@@ -45,6 +47,9 @@ class Context:
         self.bell = TaskBell()
         self.pulse = Pulse()
         """Rung by whatever live pages show."""
+        self.library = Library(settings.data_dir / "install")
+        """What machines that join fetch."""
+        self.install_gate = Gate()
         self.registry = CollectorRegistry()
         """This controller's own figures."""
         self.certificate_ends: dict[str, datetime] = {}

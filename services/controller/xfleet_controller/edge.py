@@ -26,6 +26,8 @@ from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
 REQUEST_TIMEOUT_S = 30.0
+FETCH_TIMEOUT_S = 900.0
+"""For a wheel over a slow line."""
 MAX_BODY_BYTES = 10 * 1024 * 1024
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PROBLEM = "application/problem+json"
@@ -173,7 +175,9 @@ def exception_handlers(html_error: HtmlError | None) -> dict[Any, Any]:
         prefix = request.app.state.context.settings.prefix
         path = request.url.path.removeprefix(prefix)
         headers = {"retry-after": str(problem["retry_after_s"])} if "retry_after_s" in problem else {}
-        if html_error is not None and not path.startswith(("/api/", "/sub/", "/metrics", "/healthz", "/readyz")):
+        if html_error is not None and not path.startswith(
+            ("/api/", "/sub/", "/install/", "/metrics", "/healthz", "/readyz")
+        ):
             return html_error(request, problem["status"], problem["title"], problem["detail"], error_id)
         return Response(problem, status_code=problem["status"], media_type=PROBLEM, headers=headers)
 
@@ -307,7 +311,7 @@ def around(app: ASGIApp, prefix: str) -> ASGIApp:
             await _send_plain(send_with_headers, 400, b"The Host header is missing or malformed.\n")
             return
         try:
-            async with asyncio.timeout(None if path in ENDLESS else REQUEST_TIMEOUT_S):
+            async with asyncio.timeout(_limit_s(path)):
                 await app(scope, receive, send_with_headers)
         except TimeoutError:
             if not status:
@@ -316,6 +320,12 @@ def around(app: ASGIApp, prefix: str) -> ASGIApp:
             _log_access(scope, path, status, time.perf_counter() - started_s)
 
     return edge
+
+
+def _limit_s(path: str) -> float | None:
+    if path in ENDLESS:
+        return None
+    return FETCH_TIMEOUT_S if path.startswith("/install/") else REQUEST_TIMEOUT_S
 
 
 def is_below(path: str, prefix: str) -> bool:

@@ -71,7 +71,7 @@ async def test_a_used_token_with_other_keys_is_refused_and_raises_an_alarm(world
     assert (await ask_enrollment(token, Keys())).ok
     refused = await ask_enrollment(token, Keys())
     assert refused.error is not None
-    assert refused.error.code == "token_refused"
+    assert refused.error.code == "token_used"
 
     async def alarmed() -> bool:
         return any(event.type == "enrollment_alarm" and event.server == "local" for event in await events_of(world))
@@ -95,7 +95,7 @@ async def test_an_expired_token_is_refused(world: World) -> None:
         row.expires_at = row.created_at - timedelta(seconds=1)
     refused = await ask_enrollment(token, Keys())
     assert refused.error is not None
-    assert refused.error.code == "token_refused"
+    assert refused.error.code == "token_expired"
 
 
 async def test_broken_requests_are_refused_and_the_token_stays_good(world: World) -> None:

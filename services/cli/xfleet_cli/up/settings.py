@@ -59,7 +59,9 @@ def check(settings: UpSettings) -> None:
         raise Unusable(f"--broker-websocket-port {settings.broker_websocket_port} is not a port. Use 1 to 65535.")
     given = [port for port in (settings.panel_port, settings.broker_port, settings.broker_websocket_port) if port]
     if len(set(given)) < len(given):
-        raise Unusable(f"Panel and broker cannot both use port {max(given, key=given.count)}. Give different ports.")
+        raise Unusable(
+            f"Panel and broker cannot both use port {max(given, key=given.count)}. Give two different ports."
+        )
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise Unusable("--tls-cert and --tls-key belong together: give both or neither.")
     if settings.base_path is not None and not BASE_PATH.fullmatch(settings.base_path):

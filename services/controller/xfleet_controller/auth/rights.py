@@ -10,7 +10,9 @@ OWNER = "owner"
 
 ROLES: dict[str, frozenset[str]] = {
     OWNER: frozenset({"*"}),
-    "operator": frozenset({"servers.*", "inbounds.*", "clients.*", "tasks.read", "traffic.read", "account.*", "bot.*"}),
+    "operator": frozenset(
+        {"servers.*", "inbounds.*", "clients.*", "tasks.read", "traffic.read", "account.*", "bot.*", "fleet.enroll"}
+    ),
     "support": frozenset(
         {"servers.read", "inbounds.read", "clients.*", "tasks.read", "traffic.read", "account.*", "bot.*"}
     ),

@@ -45,11 +45,40 @@ SUSPENDED = "suspended"
 
 
 class TokenRefused(Refusal):
-    """An enrollment token that is unknown, expired, or used by somebody else."""
+    """An enrollment token that makes nobody a server; whoever asks has proved to the broker that it was his."""
 
     code = "token_refused"
     status = 403
-    message = "This enrollment token is not valid (any more). Make a new one in the panel."
+    message = "This enrollment token is not valid."
+
+
+class TokenUnknown(TokenRefused):
+    """A token that this fleet never made, or has long forgotten, or whose server was deleted."""
+
+    code = "token_unknown"
+    message = "This enrollment token is not known (any more)."
+
+
+class TokenExpired(TokenRefused):
+    """A token that nobody used in time."""
+
+    code = "token_expired"
+    message = "This enrollment token has expired."
+
+
+class TokenUsed(TokenRefused):
+    """A token that another key has used: the line was pasted on two machines, or somebody read it."""
+
+    code = "token_used"
+    message = "This enrollment token was used by another machine already; the panel has raised an alarm."
+
+
+class EnrollingTooOften(Refusal):
+    """More tries than a machine needs."""
+
+    code = "rate_limited"
+    status = 429
+    message = "Too many tries with this enrollment token. Wait a minute, then try again."
 
 
 class NothingEnrolled(Refusal):
@@ -108,15 +137,24 @@ class Fleet:
 
 
 async def make_token(
-    session: AsyncSession, fleet: Fleet, actor: Actor, server: Server, *, lifetime: timedelta = TOKEN_LIFETIME
+    session: AsyncSession,
+    fleet: Fleet,
+    actor: Actor,
+    server: Server,
+    *,
+    lifetime: timedelta = TOKEN_LIFETIME,
+    broker_urls: tuple[str, ...] = (),
+    replaces: bool = False,
 ) -> str:
-    """The line that enrolls an agent as this server, once."""
+    """The token that enrolls an agent as this server, once; without addresses it names all that we know."""
     authorize(actor, "servers.write", server)
     now, token_id = fleet.clock.now(), secrets.token_hex(8)
-    credentials = fleet.issuer.bus_credentials("enroll", token_id, fleet.broker_urls, expires_at=now + lifetime)
+    credentials = fleet.issuer.bus_credentials(
+        "enroll", token_id, broker_urls or fleet.broker_urls, expires_at=now + lifetime
+    )
     token = EnrollmentToken(
         token_id=token_id,
-        broker_urls=fleet.broker_urls,
+        broker_urls=credentials.urls,
         tls_name=credentials.tls_name,
         ca_pem=credentials.ca_pem,
         root_public_key=fleet.issuer.keys.root_public,
@@ -126,7 +164,9 @@ async def make_token(
         key_pem=credentials.key_pem,
     )
     session.add(
-        models.EnrollmentToken(token_id=token_id, server_id=server.id, created_at=now, expires_at=now + lifetime)
+        models.EnrollmentToken(
+            token_id=token_id, server_id=server.id, created_at=now, expires_at=now + lifetime, replaces=replaces
+        )
     )
     note(session, actor, "make_enrollment_token", "server", str(server.id), now, name=server.name)
     return base64.urlsafe_b64encode(msgspec.json.encode(token)).decode().rstrip("=")
@@ -135,7 +175,8 @@ async def make_token(
 async def enroll(database: Database, fleet: Fleet, token_id: str, request: EnrollRequest) -> tuple[EnrollAnswer, bool]:
     """The identity for a token, and whether older identities of the server were revoked by it.
 
-    The same token with the same keys gets the same answer; with other keys it raises `TokenRefused` and alarms.
+    The same token with the same keys gets the same answer; with other keys it raises `TokenUsed` and alarms. Raises
+    `TokenUnknown` or `TokenExpired` for tokens that nobody can use.
     """
     key_sha256, now = _fingerprint(request), fleet.clock.now()
     async with database.write() as session:
@@ -153,15 +194,17 @@ async def enroll(database: Database, fleet: Fleet, token_id: str, request: Enrol
             note_event(session, "server_enrolled", now, server=server.slug, subject=server.name)
             return answer, bool(revoked)
         row = await session.get(models.EnrollmentToken, token_id)
-        if row is None or row.used_at is None:
-            raise TokenRefused
+        if row is None:
+            raise TokenUnknown
+        if row.used_at is None:
+            raise TokenExpired
         same = row.used_nkey == request.nkey and row.used_key_sha256 == key_sha256
         if same and row.answer_sealed is not None:
             return fleet.vault.open_value(f"enroll:{token_id}", row.answer_sealed, EnrollAnswer), False
         server = await session.get_one(Server, row.server_id)
         note(session, SYSTEM, "enroll_refused", "server", str(server.id), now, name=server.name, after=request)
         note_event(session, "enrollment_alarm", now, server=server.slug, details={"hostname": request.hostname})
-    raise TokenRefused
+    raise TokenUsed
 
 
 async def renew(database: Database, fleet: Fleet, sid: str, request: EnrollRequest) -> EnrollAnswer:
