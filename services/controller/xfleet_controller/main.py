@@ -39,6 +39,7 @@ def _common(command: Any) -> Any:
 @click.option("--local-agent", is_flag=True, help="Make the server `local` and a token for its agent.")
 @click.option("--broker-host", default="127.0.0.1", show_default=True, help="Address the broker listens on.")
 @click.option("--broker-port", default=4222, show_default=True, help="Port of the broker.")
+@click.option("--broker-websocket-port", default=0, help="Port on which the broker also speaks wss://; 0 for none.")
 @click.option("--broker-url", "broker_urls", multiple=True, help="Address agents use, when it is another one.")
 def init(
     config: Path | None,
@@ -47,12 +48,17 @@ def init(
     local_agent: bool,
     broker_host: str,
     broker_port: int,
+    broker_websocket_port: int,
     **given: Any,
 ) -> None:
     """Make what a new installation needs; answer with one line of JSON."""
     settings = _settings(given, config)
     order = InitOrder(
-        local_agent=local_agent, broker_host=broker_host, broker_port=broker_port, broker_urls=broker_urls
+        local_agent=local_agent,
+        broker_host=broker_host,
+        broker_port=broker_port,
+        broker_websocket_port=broker_websocket_port,
+        broker_urls=broker_urls,
     )
 
     async def answer() -> None:
