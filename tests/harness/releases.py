@@ -60,7 +60,11 @@ def archive(files: Mapping[str, bytes]) -> bytes:
 
 def release(version: str, *, runs: str = WELL, tests: str = "", lives_s: float = 0.7, **geo: bytes) -> bytes:
     """A release archive; `geo` are its geo files, without their ending."""
-    files = {"LICENSE": b"words", "README.md": b"words", "xray": program(version, runs=runs, tests=tests, lives_s=lives_s)}
+    files = {
+        "LICENSE": b"words",
+        "README.md": b"words",
+        "xray": program(version, runs=runs, tests=tests, lives_s=lives_s),
+    }
     return archive(files | {f"{name}.dat": data for name, data in geo.items()})
 
 
@@ -111,7 +115,9 @@ class Mirror:
 
     async def _answer(self, path: str, writer: asyncio.StreamWriter) -> None:
         if path in self.redirects:
-            writer.write(f"HTTP/1.1 302 Found\r\nLocation: {self.redirects[path]}\r\nContent-Length: 0\r\n\r\n".encode())
+            writer.write(
+                f"HTTP/1.1 302 Found\r\nLocation: {self.redirects[path]}\r\nContent-Length: 0\r\n\r\n".encode()
+            )
             return
         data = self.files.get(path)
         if data is None:
@@ -126,4 +132,3 @@ class Mirror:
             await writer.drain()
             await self.hold.wait()
         writer.write(data[len(data) // 2 :])
-

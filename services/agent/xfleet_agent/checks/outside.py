@@ -57,11 +57,21 @@ async def _shake_hands(host: str, port: int, *, verify: bool) -> str | None:
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    _, writer = await asyncio.open_connection(host, port, ssl=context)
+    _, writer = await asyncio.open_connection(host, port)
     try:
+        await _start_tls(writer, context, host)
         return writer.get_extra_info("ssl_object").selected_alpn_protocol()
     finally:
         writer.transport.abort()
+
+
+async def _start_tls(writer: asyncio.StreamWriter, context: ssl.SSLContext, host: str) -> None:
+    try:
+        await writer.start_tls(context, server_hostname=host)
+    except ssl.SSLError:
+        raise
+    except OSError as error:  # some sites say nothing to what they do not speak
+        raise ssl.SSLError(str(error) or "the site hung up") from error
 
 
 def _words(error: Exception) -> str:
@@ -69,7 +79,7 @@ def _words(error: Exception) -> str:
         return f"No TLS 1.3 with X25519 there: {(error.reason or str(error)).replace('_', ' ').lower()}."
     if isinstance(error, socket.gaierror):
         return f"The name is not known: {error.strerror}."
-    return f"Cannot connect: {error}."
+    return f"Cannot connect: {str(error) or 'the connection was cut'}."
 
 
 def check_port(port: int, inbounds: Mapping[int, str]) -> Outcome:
