@@ -4,7 +4,6 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
-from xfleet_controller.panel.forms import whole_number
 from xfleet_controller.panel.store import server_names
 from xfleet_controller.panel.views import MAX_PAGE, OptionView, PagingView
 from xfleet_controller.panel.visit import Visit
@@ -18,11 +17,11 @@ STATUSES = ("pending", "running", "completed", "degraded", "failed", "expired")
 
 @get("/tasks", include_in_schema=False)
 async def show_tasks(
-    visit: NamedDependency[Visit], status: FromQuery[str] = "", server: FromQuery[str] = "", page: FromQuery[int] = 1
+    visit: NamedDependency[Visit], status: FromQuery[str] = "", page: FromQuery[int] = 1
 ) -> Response[bytes]:
     """The tasks, newest first, by status and server."""
     status = status if status in STATUSES else ""
-    server_id = whole_number(server)
+    server_id = visit.shell.server_id
     page = min(max(1, page), MAX_PAGE)
     found = await list_tasks(
         visit.context, visit.actor, server_id=server_id, status=status, page=page, page_size=PAGE_SIZE
