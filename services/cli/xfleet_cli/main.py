@@ -2,6 +2,8 @@
 
 import click
 
+from xfleet_cli.care.commands import backup, restore
+from xfleet_cli.demo.command import demo
 from xfleet_cli.operator.nats_context import nats_context
 from xfleet_cli.operator.ps import ps
 from xfleet_cli.operator.servers import diff, drain, mode, server
@@ -17,7 +19,7 @@ def cli() -> None:
     """A panel for fleets of Xray VPN servers."""
 
 
-for command in (up, ps, tail, diff, drain, mode, task, order, server, nats_context):
+for command in (up, demo, ps, tail, diff, drain, mode, task, order, server, nats_context, backup, restore):
     cli.add_command(command)
 
 

@@ -75,6 +75,24 @@ class Database:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
             raise Unusable(f"Cannot use the database {self._url.render_as_string()}: {reason}.") from error
 
+    async def check_form(self, *, newest: bool) -> None:
+        """Raises `Unusable` unless the database answers and has the tables of a known release; changes nothing.
+
+        With `newest` they have to be those of this release.
+        """
+        try:
+            async with self.engine.connect() as connection:
+                revision = await connection.run_sync(runner.current_revision)
+        except (DBAPIError, OSError) as error:
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise Unusable(f"Cannot use the database {self._url.render_as_string()}: {reason}.") from error
+        if revision is None:
+            raise Unusable("The database is empty: nothing was set up in it yet.")
+        if not runner.is_known(revision):
+            raise Unusable(f"The database is of a newer release (revision {revision}). Install that release again.")
+        if newest and revision != runner.newest_revision():
+            raise Unusable("The database is of an older release. Start this release once, it brings it up to date.")
+
     async def close(self) -> None:
         """Ends all connections."""
         await self.engine.dispose()
@@ -108,8 +126,7 @@ class Database:
 
 def _upgrade(connection: Connection) -> None:
     found = runner.current_revision(connection)
-    known = {script.revision for script in runner.ScriptDirectory.from_config(runner.script_config()).walk_revisions()}
-    if found is not None and found not in known:
+    if found is not None and not runner.is_known(found):
         raise Unusable(f"The database is of a newer release (revision {found}). Install that release again.")
     runner.upgrade(connection)
 

@@ -16,6 +16,7 @@ from xfleet_controller.servers.views import ServerCardView
 from xfleet_controller.servers.web import cards_of, detail_of
 from xfleet_controller.tasks.present import latest_tasks
 from xfleet_controller.tasks.service import list_tasks
+from xfleet_controller.tasks.store import TaskFilter
 
 Fragments = dict[str, str]
 LivePage = Callable[[Visit, tuple[int, ...]], Awaitable[Fragments]]
@@ -103,7 +104,9 @@ async def clients(visit: Visit, ids: tuple[int, ...]) -> Fragments:
 
 async def tasks(visit: Visit, _ids: tuple[int, ...]) -> Fragments:
     """Tells the list to fetch itself again when a task came or moved on."""
-    page = await list_tasks(visit.context, visit.actor, server_id=visit.shell.server_id, page_size=TASKS_WATCHED)
+    page = await list_tasks(
+        visit.context, visit.actor, TaskFilter(server_id=visit.shell.server_id), page_size=TASKS_WATCHED
+    )
     states = [(task.id, task.status) for task in page.rows]
     return {"event:tasks-changed": msgspec.json.encode(states).decode()}
 
