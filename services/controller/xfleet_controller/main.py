@@ -9,6 +9,7 @@ import msgspec
 from xfleet_controller.backups.commands import back_up, options_of_backup, options_of_restore, put_back, tell_made
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.init import InitOrder, initialize
+from xfleet_controller.rescue.commands import admin_group
 from xfleet_runtime.known_settings import all_settings
 from xfleet_runtime.log import configure_logging
 from xfleet_runtime.main import run_async, run_main, run_until_signal
@@ -108,6 +109,9 @@ def _settings(given: dict[str, Any], config: Path | None, *, quiet: bool = False
     settings = load_settings(ControllerSettings, given, file=config, others=all_settings())
     configure_logging("controller", level="error" if quiet and settings.log_level == "info" else settings.log_level)
     return msgspec.structs.replace(settings, data_dir=settings.data_dir.absolute())
+
+
+cli.add_command(admin_group(_common, _settings))
 
 
 def main() -> None:
