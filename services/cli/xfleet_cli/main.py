@@ -2,7 +2,7 @@
 
 import click
 
-from xfleet_cli.care.commands import admin, backup, restore
+from xfleet_cli.care.commands import admin, backup, doctor, restore
 from xfleet_cli.care.service import service
 from xfleet_cli.up.command import up
 from xfleet_runtime.main import run_main
@@ -14,7 +14,7 @@ def cli() -> None:
     """A panel for fleets of Xray VPN servers."""
 
 
-for command in (up, backup, restore, admin, service):
+for command in (up, backup, restore, admin, doctor, service):
     cli.add_command(command)
 
 

@@ -56,6 +56,15 @@ def backup(data_dir: Path | None, **given: object) -> None:
     hand_over(["backup"], data_dir, *_options(**given))
 
 
+@click.command()
+@_DATA_DIR
+@_DATABASE_URL
+@click.option("--json", is_flag=True, help="For programs.")
+def doctor(data_dir: Path | None, **given: object) -> None:
+    """Look at everything and say what is wrong; exit code 1 when something failed."""
+    hand_over(["doctor"], data_dir, *_options(**given))
+
+
 @click.group()
 def admin() -> None:
     """Admins, straight in the database: also while nothing runs."""
