@@ -34,8 +34,9 @@ def _servers() -> None:
     op.add_column("enrollment_tokens", sa.Column("replaces", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.create_table(
         "config_versions",
+        sa.Column("id", BIG, nullable=False),
         sa.Column("server_id", BIG, nullable=False),
-        sa.Column("revision", BIG, autoincrement=False, nullable=False),
+        sa.Column("revision", BIG, nullable=False),
         sa.Column("operation", sa.String(50), nullable=False),
         sa.Column("actor", sa.String(100), nullable=False),
         sa.Column("body", JSON, nullable=False),
@@ -43,8 +44,9 @@ def _servers() -> None:
         sa.ForeignKeyConstraint(
             ["server_id"], ["servers.id"], name=op.f("fk_config_versions_server_id"), ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("server_id", "revision", name=op.f("pk_config_versions")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_config_versions")),
     )
+    op.create_index(op.f("ix_config_versions_server_id"), "config_versions", ["server_id"])
     op.create_table(
         "stray_entities",
         sa.Column("server_id", BIG, nullable=False),

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from xfleet_contracts import codec, subjects
 from xfleet_contracts.apply import SNAPSHOT_GONE, ChunkRequest
+from xfleet_contracts.care import BLOB, BlobAsk, BlobPart
 from xfleet_contracts.commands import SIGNATURE_HEADER, Reply
 from xfleet_contracts.enrollment import EnrollAnswer, EnrollRequest
 from xfleet_contracts.errors import ErrorBody, MessageMalformed, Refusal, RemoteRefusal
@@ -80,6 +81,10 @@ class Calls:
     async def renew(self, request: EnrollRequest) -> EnrollAnswer:
         """New credentials for the same identity."""
         return opened(await self._ask("renew", request), EnrollAnswer)
+
+    async def blob_part(self, transfer: str, index: int) -> BlobPart:
+        """A part of what this agent was told to restore."""
+        return opened(await self._ask(BLOB, BlobAsk(transfer=transfer, index=index)), BlobPart)
 
     async def _ask(self, method: str, question: Any) -> bytes:
         subject, payload = subjects.call(self._sid, method), codec.encode(question)

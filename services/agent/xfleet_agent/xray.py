@@ -18,17 +18,30 @@ from xfleet_agent.events import Events
 from xfleet_agent.meter import Meter, age_s
 from xfleet_agent.plan import Shape, shape_of
 from xfleet_agent.processes import Processes, RunningXray, describe_exit
+from xfleet_agent.setups import Setup
 from xfleet_agent.state import StateStore
 from xfleet_contracts.heartbeat import XrayState
+from xfleet_contracts.installs import BUNDLED
 from xfleet_runtime.backoff import Backoff
 from xfleet_runtime.log import get_logger
+from xfleet_xraykit.counters import inbound_tag
 from xfleet_xraykit.errors import XrayDown, XrayHung, XrayRefused
+from xfleet_xraykit.launcher import Launcher
 from xfleet_xraykit.process import StartedXray, boot_id, wait_exit
 from xfleet_xraykit.state import State
 
 HEALTHY_AFTER_S = 30.0
+FALL_BACK_WITHIN_S = 60.0
+"""A new program whose Xray dies so soon after it took over is given up for the one before."""
 DRAIN_POLL_S = 1.0
+SOURCE = "xray_source"
+GEO = "xray_geo"
 _log = get_logger(__name__)
+
+
+def stored_setup(store: StateStore) -> Setup:
+    """What the last Xray was started from."""
+    return Setup(source=store.fact(SOURCE) or BUNDLED, geo=store.fact(GEO))
 
 
 class _Record(msgspec.Struct, kw_only=True):
@@ -53,6 +66,14 @@ class Decisions(msgspec.Struct, kw_only=True):
     on_died: Callable[[], Awaitable[None]]
 
 
+class Program(msgspec.Struct, frozen=True, kw_only=True):
+    """An Xray to start, and what it is."""
+
+    setup: Setup
+    launcher: Launcher
+    version: str = ""
+
+
 class XrayDriver:
     """Drives one serving Xray, and those it has replaced until they are done."""
 
@@ -69,6 +90,8 @@ class XrayDriver:
         self.draining: list[RunningXray] = []
         self.status: Literal["running", "starting", "stopped", "crashed"] = "stopped"
         self.version = ""
+        self.setup = stored_setup(store)
+        """What the serving Xray was started from, and the next will be."""
         self.last_error = ""
         self.restarts_count = int(store.fact("restarts_count", "0"))
         self.decisions: Decisions | None = None
@@ -77,6 +100,8 @@ class XrayDriver:
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
         self._drains: asyncio.TaskGroup | None = None
+        self._before: tuple[Program, float] | None = None
+        """The program before the present one, and until when it is fallen back to."""
 
     @property
     def wanted_running(self) -> bool:
@@ -98,6 +123,7 @@ class XrayDriver:
             uptime_s=int(time.monotonic() - self._started_at_s) if running else 0,
             restarts_count=self.restarts_count,
             last_error=self.last_error,
+            source=self.setup.version,
         )
 
     def _decide(self) -> Decisions:
@@ -165,6 +191,7 @@ class XrayDriver:
         if time.monotonic() - self._started_at_s > HEALTHY_AFTER_S:
             self._backoff.reset()
         self._failed(reason)
+        self._fall_back(reason)
         await running.api.close()
         self.processes.forget(running)
         await self._noted(self._meter.finish(running.start_id, lost="xray_died"))
@@ -220,11 +247,93 @@ class XrayDriver:
             old = self.current
             new = await self.processes.start(state, shape_of(state))
             await self._serve(new, version="")
-            if old is not None:
-                await self._close_inbounds(old)
-                self.draining.append(old)
-                if self._drains is not None:
-                    self._drains.create_task(self._drain(old, self._drain_s if drain_s is None else drain_s))
+            await self._retire(old, self._drain_s if drain_s is None else drain_s)
+
+    async def _retire(self, old: RunningXray | None, drain_s: float) -> None:
+        if old is None:
+            return
+        self.draining.append(old)
+        if self._drains is not None:
+            self._drains.create_task(self._drain(old, drain_s))
+        await self._close_inbounds(old)
+
+    # Another program
+
+    async def try_out(self, program: Program, state: State, *, trial_s: float) -> RunningXray:
+        """Starts an Xray of this program beside the serving one and sees whether it stays up; both take connections.
+
+        Raises `XrayDown` or `XrayHung` when it does not; the serving one goes on as if nothing had been.
+        """
+        async with self._lock:
+            new = await self.processes.start(state, shape_of(state), launcher=program.launcher)
+            self.draining.append(new)
+            await self._noted(self._meter.begin(new))
+        try:
+            await self._stays_up(new, state, trial_s)
+        except BaseException:
+            await asyncio.shield(self.give_up(new))
+            raise
+        return new
+
+    async def _stays_up(self, new: RunningXray, state: State, trial_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(trial_s):
+                code = await wait_exit(new.record)
+                raise XrayDown(f"It ended after its start: {describe_exit(code)}. {self.processes.tail()}".strip())
+        await new.api.sys_stats()
+        missing = {inbound_tag(ref) for ref in state.inbounds} - set(await new.api.list_inbounds())
+        if missing:
+            raise XrayDown(f"It runs without {len(missing)} of the inbounds.")
+
+    async def give_up(self, new: RunningXray) -> None:
+        """Ends an Xray that was tried out."""
+        async with self._lock:
+            if new not in self.draining:
+                return
+            self.draining.remove(new)
+            quiet = False
+            with suppress(XrayDown, XrayHung, XrayRefused, sqlite3.Error):
+                await self._close_inbounds(new)
+                quiet = await self._meter.read_until_quiet(new)
+            await self.processes.end(new)
+            await self._noted(self._meter.finish(new.start_id, lost="" if quiet else "xray_died"))
+
+    async def hand_over(self, new: RunningXray, program: Program) -> None:
+        """Makes an Xray that was tried out the serving one. Raises `XrayDown` when it is gone or nothing should run."""
+        async with self._lock:
+            if new not in self.draining or not self.wanted_running:
+                raise XrayDown("Xray was stopped meanwhile.")
+            self.draining.remove(new)
+            old, before = self.current, self._in_use()
+            self._choose(program)
+            self._before = (before, time.monotonic() + FALL_BACK_WITHIN_S)
+            await self._serve(new, version=program.version)
+            with suppress(XrayDown, XrayHung):
+                await self._retire(old, self._drain_s)
+            self._events.tell("xray_switched", version=program.version, before=before.version)
+
+    async def choose(self, program: Program) -> None:
+        """What the next Xray is started from; nothing runs now."""
+        async with self._lock:
+            self._choose(program)
+            await self._noted(self._write_record(await self._worker.run(self._read_record)))
+
+    def _choose(self, program: Program) -> None:
+        self.processes.launcher, self.setup = program.launcher, program.setup
+        self.version = program.version
+
+    def _in_use(self) -> Program:
+        return Program(setup=self.setup, launcher=self.processes.launcher, version=self.version)
+
+    def _fall_back(self, reason: str) -> None:
+        if self._before is None or time.monotonic() > self._before[1]:
+            return
+        failed = self.version
+        self._choose(self._before[0])
+        self._before = None
+        self._events.tell("xray_rolled_back", version=failed, back_to=self.version, reason=reason)
+
+    # Start and stop
 
     async def stop(self, *, by_order: bool) -> None:
         """Stops every Xray after its last byte was read; `by_order` keeps it stopped over restarts."""
@@ -358,7 +467,8 @@ class XrayDriver:
 
     async def _write_record(self, record: _Record | None) -> None:
         text = msgspec.json.encode(record).decode() if record else ""
+        facts = {"xray": text, SOURCE: self.setup.source, GEO: self.setup.geo}
         try:
-            await self._worker.run(self._store.save_facts, xray=text)
+            await self._worker.run(lambda: self._store.save_facts(**facts))
         except sqlite3.Error as error:
             _log.error("what runs could not be noted; it is found again by its lock", error=str(error))

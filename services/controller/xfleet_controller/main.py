@@ -41,6 +41,7 @@ def _common(command: Any) -> Any:
 @click.option("--local-agent", is_flag=True, help="Make the server `local` and a token for its agent.")
 @click.option("--broker-host", default="127.0.0.1", show_default=True, help="Address the broker listens on.")
 @click.option("--broker-port", default=4222, show_default=True, help="Port of the broker.")
+@click.option("--broker-websocket-port", default=0, help="Port on which the broker also speaks wss://; 0 for none.")
 @click.option("--broker-url", "broker_urls", multiple=True, help="Address agents use, when it is another one.")
 def init(
     config: Path | None,
@@ -49,17 +50,39 @@ def init(
     local_agent: bool,
     broker_host: str,
     broker_port: int,
+    broker_websocket_port: int,
     **given: Any,
 ) -> None:
     """Make what a new installation needs; answer with one line of JSON."""
     settings = _settings(given, config)
     order = InitOrder(
-        local_agent=local_agent, broker_host=broker_host, broker_port=broker_port, broker_urls=broker_urls
+        local_agent=local_agent,
+        broker_host=broker_host,
+        broker_port=broker_port,
+        broker_websocket_port=broker_websocket_port,
+        broker_urls=broker_urls,
     )
 
     async def answer() -> None:
         made = await initialize(settings, order)
         click.echo(msgspec.json.encode(made).decode())
+
+    run_async(answer())
+
+
+@cli.command("cli-credentials")
+@_common
+@click.option("--admin", default="", help="Whose rights it has. [the first owner]")
+@click.option("--output", type=_PATH, required=True, help="The file; made with mode 0600.")
+@click.option("--broker-url", "broker_urls", multiple=True, help="Address of the broker, as seen from there.")
+def cli_credentials(config: Path | None, admin: str, output: Path, broker_urls: tuple[str, ...], **given: Any) -> None:
+    """Make credentials for `xfleet ps` and its siblings, here or on another machine."""
+    settings = _settings(given, config)
+    from xfleet_controller.init import make_cli_credentials  # noqa: PLC0415  as below
+
+    async def answer() -> None:
+        path = await make_cli_credentials(settings, output.absolute(), admin, broker_urls)
+        click.echo(f"Written: {path}. Keep it secret: it acts for its admin.")
 
     run_async(answer())
 
@@ -73,6 +96,7 @@ def init(
 @click.option("--tls-key", type=_PATH, help="Its key.")
 @click.option("--behind-proxy", metavar="CIDR", help="Reverse proxies whose forwarded headers are believed.")
 @click.option("--broker-url", help="tls://HOST:PORT, comma-separated for several.")
+@click.option("--broker-listen-file", type=_PATH, help="Lets the panel open the broker of `xfleet up` to the world.")
 def run(config: Path | None, **given: Any) -> None:
     """Run the controller until it is told to stop."""
     settings = _settings(given, config)

@@ -71,7 +71,7 @@ def verb(parts: Parts) -> Verb:
             took_ms=int((time.monotonic() - started) * 1000),
         )
 
-    return Verb(handler=handle, weight="state", at_once=1)
+    return Verb(handler=handle, at_once=1)
 
 
 async def _take_difference(parts: Parts, difference: Difference) -> None:

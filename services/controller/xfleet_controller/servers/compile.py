@@ -15,6 +15,7 @@ from xfleet_controller.clients.models import Client, ClientInbound
 from xfleet_controller.inbounds.models import Inbound
 from xfleet_controller.servers.index import Name, StateIndex
 from xfleet_controller.servers.models import Server
+from xfleet_controller.servers.strays import running_strays
 from xfleet_controller.sql import batches
 from xfleet_controller.vault import Vault
 from xfleet_xraykit.counters import client_email
@@ -49,6 +50,15 @@ class Scope:
     """Refs of inbounds: the inbound and every client on it."""
     clients: frozenset[int] = field(default_factory=frozenset[int])
     """Refs of clients, on whichever inbounds."""
+
+    def has(self, name: Name) -> bool:
+        """Whether this entity is in scope."""
+        if self.whole:
+            return True
+        first, _, inbound = name[1].partition(".")
+        if name[0] == "inbound":
+            return int(first) in self.inbounds
+        return name[0] == "client" and (int(first) in self.clients or int(inbound) in self.inbounds)
 
     def names_in(self, index: StateIndex) -> set[Name]:
         """The entities that exist now and are in scope."""
@@ -136,6 +146,9 @@ async def compile_entities(
             for server_id, client_ref, expires_at, inbound_ref, sealed in await _list_clients(session, ids, condition):
                 body = client_body_of(client_ref, expires_at, inbound_ref, sealed, vault)
                 entities[server_id]["client", client_email(client_ref, inbound_ref)] = canonical(body)
+        for server_id, bodies in (await running_strays(session, vault, ids)).items():
+            inside = {name: body for name, body in bodies.items() if scope.has(name)}
+            entities[server_id] = inside | entities[server_id]
     return entities
 
 

@@ -118,12 +118,15 @@ class ConfigVersion(Base):
 
     __tablename__ = "config_versions"
 
-    server_id: Mapped[int] = mapped_column(ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True)
-    revision: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    """Not the revision: a remark or a switched-off inbound changes without one."""
+    server_id: Mapped[int] = mapped_column(ForeignKey("servers.id", ondelete="CASCADE"), index=True)
+    revision: Mapped[int] = mapped_column(BigId)
+    """The desired revision at that time."""
     operation: Mapped[str] = mapped_column(String(50), default="")
     actor: Mapped[str] = mapped_column(String(100), default="")
     body: Mapped[Any] = mapped_column(Json)
-    """Inbounds, outbounds, rules and settings in the form of `servers.history`."""
+    """Inbounds, outbounds, rules and settings in the form of `servers.versions.ConfigForm`."""
     created_at: Mapped[datetime]
 
 
