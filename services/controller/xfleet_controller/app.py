@@ -29,6 +29,7 @@ from xfleet_controller.orders.blobs import METHOD as BLOB
 from xfleet_controller.orders.blobs import Transfers
 from xfleet_controller.orders.runner import OrderRunner
 from xfleet_controller.outbox import Outbox
+from xfleet_controller.rollouts.runner import RolloutRunner
 from xfleet_controller.servers import jobs as server_jobs
 from xfleet_controller.servers import service as servers
 from xfleet_controller.servers.agent_events import AgentEvents
@@ -141,6 +142,7 @@ async def _running(
         "dispatcher": dispatcher.run,
         "orders": OrderRunner(context).run,
         "live logs": context.log_hub.run,
+        "rollouts": RolloutRunner(context).run,
         "presence": lambda: every(server_jobs.FLUSH_S, lambda: _look_around(context, bus)),
         "expiry": lambda: every(EXPIRY_EVERY_S, lambda: clients.cut_overdue(context)),
         "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: keep_house(context), first_s=60),

@@ -29,6 +29,7 @@ from xfleet_controller.joining.api import JoiningApi
 from xfleet_controller.logs.api import LogApi
 from xfleet_controller.operations import OperationsDoor
 from xfleet_controller.orders.api import OrderApi
+from xfleet_controller.rollouts.api import RolloutApi
 from xfleet_controller.servers.api import ServerApi
 from xfleet_controller.servers.state_api import ServerStateApi
 from xfleet_controller.subscriptions.api import SubscriptionDoor
@@ -74,6 +75,7 @@ def create_litestar(
             BotApi,
             ServerStateApi,
             BackupApi,
+            RolloutApi,
             show_openapi,
         ],
         guards=[edge.for_sessions],
