@@ -36,6 +36,7 @@ SETTINGS: dict[str, frozenset[str]] = {
             "tls_key",
             "behind_proxy",
             "broker_url",
+            "broker_listen_file",
             "metrics_token",
             "heartbeat_interval_s",
             "session_idle_days",
@@ -49,6 +50,7 @@ SETTINGS: dict[str, frozenset[str]] = {
     "agent": frozenset(
         {
             "state_dir",
+            "install_dir",
             "xray_binary",
             "meter_interval_s",
             "heartbeat_interval_s",
@@ -61,6 +63,7 @@ SETTINGS: dict[str, frozenset[str]] = {
             "log_level",
         },
     ),
+    "cli": frozenset({"credentials"}),
     "bot": frozenset({"credentials_file", "token_file", "bot_token", "bot_api_base", "log_level"}),
 }
 

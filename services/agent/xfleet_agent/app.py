@@ -31,6 +31,7 @@ from xfleet_agent.loops import Loops
 from xfleet_agent.meter import Meter
 from xfleet_agent.parts import Parts
 from xfleet_agent.processes import Processes
+from xfleet_agent.releases import Releases
 from xfleet_agent.settings import AgentSettings
 from xfleet_agent.setups import Setups
 from xfleet_agent.spool import Spool
@@ -133,6 +134,7 @@ def assemble(settings: AgentSettings, identity: Identity, worker: Worker) -> Par
         clock=clock, worker=worker, store=store, journal=journal, spool=spool, events=events,
         disk=DiskWatch(state_dir, events, low_bytes=settings.disk_low_bytes), host=Host(), meter=meter, driver=driver,
         applier=applier, governor=governor, link=link, calls=calls, courier=courier, desk=desk,
+        releases=Releases(settings.install_dir),
         installer=Installer(setups, driver, applier, trial_s=settings.trial_s), logs=logs,
         leases=LogLeases(logs, clock, link, identity.sid),
     )  # fmt: skip
@@ -150,6 +152,7 @@ def _wire(parts: Parts) -> None:
         await parts.applier.on_died()
 
     async def on_connected() -> None:
+        parts.releases.note_connected(parts.events)
         await parts.courier.on_connected()
         parts.beat.set()
 

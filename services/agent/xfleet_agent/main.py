@@ -41,11 +41,12 @@ def run(state_dir: Path | None, token_file: str | None, manifest_file: Path | No
 @_cli.command()
 @_STATE_DIR
 @click.option("--token-file", required=True, help="File with the enrollment token; - reads it from standard input.")
-def enroll(state_dir: Path | None, token_file: str) -> None:
+@click.option("--again", is_flag=True, help="Also where there is an identity already; the new one replaces it.")
+def enroll(state_dir: Path | None, token_file: str, *, again: bool) -> None:
     """Trades a one-time enrollment token for this agent's identity."""
     settings = _settings(state_dir, None)
     _prepare(settings)
-    run_async(_enroll(settings.state_dir, token_file))
+    run_async(_enroll(settings.state_dir, token_file, again=again))
 
 
 def _prepare(settings: AgentSettings) -> None:
@@ -79,13 +80,17 @@ async def _run(settings: AgentSettings, token_file: str | None, manifest_file: P
     await run_agent(settings, identity)
 
 
-async def _enroll(state_dir: Path, token_file: str) -> None:
+async def _enroll(state_dir: Path, token_file: str, *, again: bool) -> None:
+    from xfleet_agent import enroll as enrollment  # noqa: PLC0415  as above
     from xfleet_agent.identity import find_identity  # noqa: PLC0415  as above
 
-    if find_identity(state_dir) is not None:
+    if not again and find_identity(state_dir) is not None:
         raise Unusable(f"{state_dir} already holds an identity. Remove identity.json there to enroll again.")
     writable_directory(state_dir)
-    identity = await _enrolled(state_dir, token_file)
+    if again:
+        identity = await enrollment.enroll_again(state_dir, enrollment.read_token(_token_text(token_file)))
+    else:
+        identity = await _enrolled(state_dir, token_file)
     click.echo(f"Enrolled as {identity.sid}.")
 
 

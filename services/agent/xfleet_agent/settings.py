@@ -13,6 +13,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     state_dir: Path = Path("/var/lib/xfleet-agent")
     """Identity, wanted state, spool and Xray's sockets; mode 0700."""
+    install_dir: Path | None = None
+    """Where the releases lie; set by the launcher. Empty: this agent cannot be upgraded over the bus."""
     xray_binary: str = ""
     """Path of an official Xray binary; empty: the one in the `xray-core` wheel."""
     meter_interval_s: float = METER_INTERVAL_S

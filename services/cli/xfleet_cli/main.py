@@ -2,6 +2,12 @@
 
 import click
 
+from xfleet_cli.demo.command import demo
+from xfleet_cli.operator.nats_context import nats_context
+from xfleet_cli.operator.ps import ps
+from xfleet_cli.operator.servers import diff, drain, mode, server
+from xfleet_cli.operator.tail import tail
+from xfleet_cli.operator.tasks import order, task
 from xfleet_cli.up.command import up
 from xfleet_runtime.main import run_main
 
@@ -12,7 +18,8 @@ def cli() -> None:
     """A panel for fleets of Xray VPN servers."""
 
 
-cli.add_command(up)
+for command in (up, demo, ps, tail, diff, drain, mode, task, order, server, nats_context):
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -12,11 +12,13 @@ from xfleet_controller.auth.passwords import password_errors
 from xfleet_controller.auth.rights import SYSTEM
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.context import Context
+from xfleet_controller.control.credentials import FILE_NAME as CLI_FILE
+from xfleet_controller.control.credentials import write_credentials
 from xfleet_controller.db import Database
 from xfleet_controller.fleet import service as fleet_service
 from xfleet_controller.fleet import store as fleet_store
-from xfleet_controller.fleet.keyring import load_or_create_keys, open_vault
-from xfleet_controller.fleet.manifest import ensure_manifest
+from xfleet_controller.fleet.keyring import load_keys, load_or_create_keys, open_vault
+from xfleet_controller.fleet.manifest import ensure_manifest, with_public
 from xfleet_controller.fleet.service import ACCOUNT_SETTING, Fleet
 from xfleet_controller.servers import service as servers
 from xfleet_controller.servers import store as servers_store
@@ -43,6 +45,8 @@ class Initialized(msgspec.Struct, frozen=True, kw_only=True):
     broker_url: str
     enroll_token_file: str | None
     bot_credentials_file: str
+    cli_credentials_file: str | None = None
+    """For the operator's verbs on this machine; None when no owner is enabled."""
     manifest_file: str
     """The signed manifest, for agents on this machine."""
     new: bool
@@ -73,12 +77,14 @@ async def initialize(settings: ControllerSettings, order: InitOrder) -> Initiali
         urls = order.broker_urls or _urls(order)
         async with database.write() as session:
             await fleet_store.set_setting(session, BROKER_URLS, list(urls), clock.now())
+            told = await with_public(session, urls)
         issuer = FleetIssuer(keys, clock)
-        manifest = await ensure_manifest(database, keys, settings.root_file, clock, broker_urls=urls)
+        manifest = await ensure_manifest(database, keys, settings.root_file, clock, broker_urls=told)
         context.fleet = Fleet(issuer, manifest, urls, vault, clock)
-        config = await _render(context, issuer, order)
+        config = await render_own_broker(context, issuer, order)
         password = settings.admin_password or new_token()[:20]
         admin_created = await auth.ensure_first_admin(context, password)
+        cli = await write_credentials(database, issuer, urls, settings.data_dir / "keys" / CLI_FILE, clock)
         token_file = await _local_agent(context, settings.data_dir) if order.local_agent else None
         return Initialized(
             fleet_id=keys.fleet_id,
@@ -88,6 +94,7 @@ async def initialize(settings: ControllerSettings, order: InitOrder) -> Initiali
             broker_config=str(config),
             broker_url=urls[0],
             enroll_token_file=str(token_file) if token_file else None,
+            cli_credentials_file=str(cli) if cli else None,
             bot_credentials_file=str(_bot_credentials(issuer, urls, settings.data_dir)),
             manifest_file=str(_manifest_file(manifest, settings.data_dir)),
             new=new,
@@ -96,7 +103,27 @@ async def initialize(settings: ControllerSettings, order: InitOrder) -> Initiali
         await database.close()
 
 
-async def _render(context: Context, issuer: FleetIssuer, order: InitOrder) -> Path:
+async def make_cli_credentials(settings: ControllerSettings, path: Path, admin: str, urls: tuple[str, ...]) -> Path:
+    """Credentials of a command line for an admin, also while the controller runs. Raises `Unusable`."""
+    clock, database = SystemClock(), Database(settings.database)
+    try:
+        vault = await open_vault(database, settings.key_file)
+        keys = await load_keys(database, vault)
+        if keys is None:
+            raise Unusable(f"There is no fleet in {settings.data_dir}. Run: xfleet-controller init")
+        async with database.read() as session:
+            known = tuple(await fleet_store.find_setting(session, BROKER_URLS) or ())
+        issuer = FleetIssuer(keys, clock)
+        made = await write_credentials(database, issuer, urls or known, path, clock, admin_name=admin)
+        if made is None:
+            raise Unusable("There is no enabled owner. Give --admin NAME.")
+        return made
+    finally:
+        await database.close()
+
+
+async def render_own_broker(context: Context, issuer: FleetIssuer, order: InitOrder) -> Path:
+    """Writes what the broker of this installation starts from."""
     async with context.database.read() as session:
         revoked = await fleet_store.list_revocations(session, context.clock.now())
         serial = int(await fleet_store.find_setting(session, ACCOUNT_SETTING) or 0)
@@ -143,7 +170,7 @@ def _bot_credentials(issuer: FleetIssuer, urls: tuple[str, ...], data_dir: Path)
 def _urls(order: InitOrder) -> tuple[str, ...]:
     if order.broker_host not in WILDCARDS:
         return (_url(order.broker_host, order.broker_port),)
-    own = _default_address()
+    own = find_default_address()
     local = _url("127.0.0.1", order.broker_port)
     return (local, _url(own, order.broker_port)) if own else (local,)
 
@@ -152,7 +179,7 @@ def _url(host: str, port: int) -> str:
     return f"tls://[{host}]:{port}" if ":" in host else f"tls://{host}:{port}"
 
 
-def _default_address() -> str:
+def find_default_address() -> str:
     """The address of the default route; nothing is sent to find it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

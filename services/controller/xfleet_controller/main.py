@@ -61,6 +61,23 @@ def init(
     run_async(answer())
 
 
+@cli.command("cli-credentials")
+@_common
+@click.option("--admin", default="", help="Whose rights it has. [the first owner]")
+@click.option("--output", type=_PATH, required=True, help="The file; made with mode 0600.")
+@click.option("--broker-url", "broker_urls", multiple=True, help="Address of the broker, as seen from there.")
+def cli_credentials(config: Path | None, admin: str, output: Path, broker_urls: tuple[str, ...], **given: Any) -> None:
+    """Make credentials for `xfleet ps` and its siblings, here or on another machine."""
+    settings = _settings(given, config)
+    from xfleet_controller.init import make_cli_credentials  # noqa: PLC0415  as below
+
+    async def answer() -> None:
+        path = await make_cli_credentials(settings, output.absolute(), admin, broker_urls)
+        click.echo(f"Written: {path}. Keep it secret: it acts for its admin.")
+
+    run_async(answer())
+
+
 @cli.command()
 @_common
 @click.option("--listen", help="Address of panel and API.")
@@ -70,6 +87,7 @@ def init(
 @click.option("--tls-key", type=_PATH, help="Its key.")
 @click.option("--behind-proxy", metavar="CIDR", help="Reverse proxies whose forwarded headers are believed.")
 @click.option("--broker-url", help="tls://HOST:PORT, comma-separated for several.")
+@click.option("--broker-listen-file", type=_PATH, help="Lets the panel open the broker of `xfleet up` to the world.")
 def run(config: Path | None, **given: Any) -> None:
     """Run the controller until it is told to stop."""
     settings = _settings(given, config)

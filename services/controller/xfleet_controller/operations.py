@@ -73,7 +73,13 @@ class FleetFigures(Collector):
         refused = GaugeMetricFamily("xfleet_heartbeats_refused", "Refused heartbeats.", labels=["reason"])
         for reason, count in presence.refused_count.items():
             refused.add_metric([reason], count)
-        return [online, applied, cpu, clients, spool, refused]
+        ends = GaugeMetricFamily(
+            "xfleet_certificate_expires_seconds", "Until the server's last identity ends.", labels=["server"]
+        )
+        now = self._context.clock.now()
+        for sid, expires_at in sorted(self._context.certificate_ends.items()):
+            ends.add_metric([sid], (expires_at - now).total_seconds())
+        return [ends, online, applied, cpu, clients, spool, refused]
 
 
 def _may_read(request: Request[Any, Any, Any], context: Context) -> bool:

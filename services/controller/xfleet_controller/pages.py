@@ -31,7 +31,7 @@ DOORS = (
     inbounds.enable, inbounds.disable, inbounds.show_delete, inbounds.take_delete,
     clients.show_clients, clients.show_new_form, clients.take_new_form, clients.show_client, clients.show_form,
     clients.take_form, clients.enable, clients.disable, clients.show_delete, clients.take_delete,
-    tasks.show_tasks, tasks.show_task,
+    tasks.show_tasks, tasks.show_task, tasks.cancel_task,
     settings.show_settings, settings.take_password, settings.take_bot_code,
     show_gallery, show_specimen,
 )  # fmt: skip

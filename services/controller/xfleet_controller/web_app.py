@@ -21,8 +21,13 @@ from xfleet_controller.bot.api import BotApi
 from xfleet_controller.clients.api import ClientApi
 from xfleet_controller.context import Context
 from xfleet_controller.edge import HtmlError
+from xfleet_controller.fleet.api import CertificateApi
 from xfleet_controller.inbounds.api import InboundApi
+from xfleet_controller.install.web import InstallDoor
+from xfleet_controller.joining.api import JoiningApi
+from xfleet_controller.logs.api import LogApi
 from xfleet_controller.operations import OperationsDoor
+from xfleet_controller.orders.api import OrderApi
 from xfleet_controller.servers.api import ServerApi
 from xfleet_controller.servers.state_api import ServerStateApi
 from xfleet_controller.subscriptions.api import SubscriptionDoor
@@ -53,14 +58,27 @@ def create_litestar(
     api = Router(
         path=BASE,
         route_handlers=[
-            SessionApi, AccountApi, ServerApi, InboundApi, ClientApi, ClientTrafficApi, TaskApi, TrafficApi, BotApi,
-            ServerStateApi, show_openapi,
+            SessionApi,
+            AccountApi,
+            ServerApi,
+            ServerStateApi,
+            OrderApi,
+            LogApi,
+            CertificateApi,
+            JoiningApi,
+            InboundApi,
+            ClientApi,
+            ClientTrafficApi,
+            TaskApi,
+            TrafficApi,
+            BotApi,
+            show_openapi,
         ],
         guards=[edge.for_sessions],
         request_class=StrictRequest,
     )  # fmt: skip
     return Litestar(
-        route_handlers=[api, SubscriptionDoor, OperationsDoor, *pages],
+        route_handlers=[api, SubscriptionDoor, InstallDoor, OperationsDoor, *pages],
         path=context.settings.prefix or "/",
         dependencies={
             "context": Provide(edge.provide_context, sync_to_thread=False),

@@ -22,7 +22,7 @@ def init_arguments(plan: Plan) -> Sequence[str]:
         str(plan.layout.root),
         "--local-agent",
         "--broker-host",
-        plan.host,
+        plan.broker_host,
         "--broker-port",
         str(plan.broker_port),
     )
@@ -30,7 +30,7 @@ def init_arguments(plan: Plan) -> Sequence[str]:
 
 def broker_of(plan: Plan) -> Broker:
     """The nats-server over the rendered directory."""
-    settings = BrokerSettings(directory=plan.layout.broker, host=plan.host, port=plan.broker_port)
+    settings = BrokerSettings(directory=plan.layout.broker, host=plan.broker_host, port=plan.broker_port)
     return Broker(BrokerProcess(settings))
 
 
@@ -46,6 +46,8 @@ def controller_of(plan: Plan) -> Service:
         str(plan.panel_port),
         "--broker-url",
         plan.broker_url,
+        "--broker-listen-file",
+        str(plan.layout.broker_listen),
     ]
     arguments += ["--base-path", plan.base_path]
     if plan.certificate is not None:

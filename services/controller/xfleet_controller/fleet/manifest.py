@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_contracts.enrollment import Manifest, SignedManifest
 from xfleet_contracts.heartbeat import Heartbeat
@@ -23,8 +24,16 @@ from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
 SETTING = "manifest"
+BROKER_PUBLIC_URLS = "broker_public_urls"
+"""Setting: where machines elsewhere find the broker."""
 MANIFEST_VERB = "manifest"
 BEHIND_COUNT = 10_000
+
+
+async def with_public(session: AsyncSession, own: tuple[str, ...]) -> tuple[str, ...]:
+    """The addresses agents get: our own first (elsewhere they fail at once), then those for machines elsewhere."""
+    public = await store.find_setting(session, BROKER_PUBLIC_URLS) or ()
+    return tuple(dict.fromkeys((*own, *public)))
 
 
 async def ensure_manifest(
@@ -82,13 +91,15 @@ class ManifestTeller:
 
     def __init__(self, commander: Commander, fleet: Fleet) -> None:
         self._commander = commander
-        self._signed = fleet.manifest
-        self._serial = signing.open_manifest(fleet.issuer.keys.root_public, fleet.manifest).serial
+        self._fleet = fleet
+        self._known = (fleet.manifest, _serial_of(fleet))
         self._behind: asyncio.Queue[str] = asyncio.Queue(maxsize=BEHIND_COUNT)
 
     def on_beat(self, sid: str, beat: Heartbeat) -> None:
         """Notes who is behind."""
-        if beat.manifest_serial < self._serial and not self._behind.full():
+        if self._known[0] is not self._fleet.manifest:
+            self._known = (self._fleet.manifest, _serial_of(self._fleet))
+        if beat.manifest_serial < self._known[1] and not self._behind.full():
             self._behind.put_nowait(sid)
 
     async def run(self) -> None:
@@ -96,6 +107,10 @@ class ManifestTeller:
         while True:
             sid = await self._behind.get()
             try:
-                await self._commander.send(sid, MANIFEST_VERB, self._signed)
+                await self._commander.send(sid, MANIFEST_VERB, self._fleet.manifest)
             except BrokerOutage as outage:
                 _log.info("a manifest could not be sent", sid=sid, reason=str(outage))
+
+
+def _serial_of(fleet: Fleet) -> int:
+    return signing.open_manifest(fleet.issuer.keys.root_public, fleet.manifest).serial

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_controller.fleet.models import Certificate, EnrollmentToken, FleetSecret, Revocation, Setting
+from xfleet_controller.servers.models import Server
 from xfleet_controller.sql import insert_into
 
 
@@ -54,6 +55,40 @@ async def list_live_certificates(session: AsyncSession, server_id: int, now: dat
         Certificate.server_id == server_id, Certificate.revoked_at.is_(None), Certificate.expires_at > now
     )
     return (await session.scalars(query)).all()
+
+
+async def list_certificates(session: AsyncSession, server_id: int) -> Sequence[Certificate]:
+    """Every identity a server ever had, newest first."""
+    query = select(Certificate).where(Certificate.server_id == server_id).order_by(Certificate.id.desc())
+    return (await session.scalars(query)).all()
+
+
+async def list_reasons(session: AsyncSession, server_id: int) -> dict[str, str]:
+    """Why keys of a server are revoked, by nkey."""
+    rows = await session.execute(select(Revocation.nkey, Revocation.reason).where(Revocation.server_id == server_id))
+    return dict(rows.all())
+
+
+async def list_ends(session: AsyncSession) -> dict[str, datetime]:
+    """When the last unrevoked identity of each server ends, by slug."""
+    query = (
+        select(Server.slug, func.max(Certificate.expires_at))
+        .join(Certificate, Certificate.server_id == Server.id)
+        .where(Certificate.revoked_at.is_(None))
+        .group_by(Server.slug)
+    )
+    return dict((await session.execute(query)).all())
+
+
+async def void_tokens(session: AsyncSession, server_id: int, now: datetime) -> None:
+    """Ends the unused enrollment tokens of a server."""
+    await session.execute(
+        update(EnrollmentToken)
+        .where(
+            EnrollmentToken.server_id == server_id, EnrollmentToken.used_at.is_(None), EnrollmentToken.expires_at > now
+        )
+        .values(expires_at=now)
+    )
 
 
 async def list_revocations(session: AsyncSession, now: datetime) -> dict[str, int]:

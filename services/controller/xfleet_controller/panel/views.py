@@ -103,3 +103,5 @@ class ErrorView(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     error_id: str = ""
     """Names the log line of a bug; empty for an expected refusal."""
+    trace_id: str = ""
+    """Names the request in the log."""

@@ -21,10 +21,7 @@ from xfleet_controller.servers.addresses import is_address
 from xfleet_controller.servers.compile import Scope
 from xfleet_controller.servers.models import Server, ServerRevision
 from xfleet_controller.texts import NEWLINES, has_controls
-from xfleet_runtime.broker import BrokerOutage
-from xfleet_runtime.log import get_logger
 
-_log = get_logger(__name__)
 MAX_NAME, MAX_REGION, MAX_TAGS, MAX_TAG, MAX_NOTES = 100, 100, 50, 50, 20_000
 LOCAL = "local"
 
@@ -210,17 +207,7 @@ async def delete_server(context: Context, actor: Actor, server_id: int) -> None:
         note_event(session, "server_deleted", now, server=server.slug, subject=server.name)
         await session.delete(server)
     await refresh_known(context)
-    await push_revocations(context)
-
-
-async def push_revocations(context: Context) -> None:
-    """Hands the revocations to the broker now; when that fails it happens at the next connect."""
-    if context.fleet is None or context.bus is None:
-        return
-    try:
-        await context.fleet.push_revocations(context.database, context.bus.sys)
-    except BrokerOutage as outage:
-        _log.warning("revocations wait until the broker is back", reason=str(outage))
+    await fleet_service.push_revocations(context)
 
 
 async def refresh_known(context: Context) -> dict[str, tuple[int, str]]:
