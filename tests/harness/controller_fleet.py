@@ -183,15 +183,11 @@ class SmallAgent:
         command = codec.decode(message.payload, Command)
         self.heard.append(verb)
         self.commands.append(command)
-        if verb in self.verbs:
-            await self._carry_out(verb, command, message)
-            return
-        if verb == STATE_READ and self.knows_reading:
+        if verb == STATE_READ and verb not in self.verbs:
             await self.link.publish(message.reply, codec.encode(self._state_page(command)))
             return
-        if verb == STATE_READ:
-            error = ErrorBody(code=UNKNOWN_VERB, message="No such verb.")
-            await self.link.publish(message.reply, codec.encode(Reply(ok=False, error=error)))
+        if verb in self.verbs:
+            await self._carry_out(verb, command, message)
             return
         if verb != APPLY or self.silent:
             return
@@ -201,6 +197,19 @@ class SmallAgent:
             return
         reply = await self._apply(command)
         await self.link.publish(message.reply, codec.encode(reply))
+
+    def _state_page(self, command: Command) -> Reply:
+        """Its state in pages of two."""
+        if not self.knows_reading:
+            return Reply(ok=False, error=ErrorBody(code=UNKNOWN_VERB, message="No such verb."))
+        asked = msgspec.json.decode(command.body, type=StateRead)
+        keys = sorted(self.bodies)
+        page = tuple(
+            Entity(kind=key.kind, id=key.id, body=msgspec.Raw(self.bodies[key]))
+            for key in keys[asked.offset : asked.offset + 2]
+        )
+        held = StateHeld(point=self.point, entities=page, total_count=len(keys))
+        return Reply(ok=True, data=msgspec.Raw(codec.encode(held)))
 
     async def _carry_out(self, verb: str, command: Command, message: Incoming) -> None:
         try:
@@ -214,17 +223,6 @@ class SmallAgent:
             return
         reply = answer if isinstance(answer, Reply) else Reply(ok=True, data=msgspec.Raw(codec.canonical(answer)))
         await self.link.publish(message.reply, codec.encode(reply))
-
-    def _state_page(self, command: Command) -> Reply:
-        """Its state in pages of two."""
-        asked = msgspec.json.decode(command.body, type=StateRead)
-        keys = sorted(self.bodies)
-        page = tuple(
-            Entity(kind=key.kind, id=key.id, body=msgspec.Raw(self.bodies[key]))
-            for key in keys[asked.offset : asked.offset + 2]
-        )
-        held = StateHeld(point=self.point, entities=page, total_count=len(keys))
-        return Reply(ok=True, data=msgspec.Raw(codec.encode(held)))
 
     async def _apply(self, command: Command) -> Reply:
         if command.instance != self.instance:

@@ -63,6 +63,7 @@ def create_litestar(
             SessionApi,
             AccountApi,
             ServerApi,
+            ServerStateApi,
             OrderApi,
             LogApi,
             CertificateApi,
