@@ -30,6 +30,8 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PROBLEM = "application/problem+json"
 ENDLESS = frozenset({"/live"})
 """Paths whose answers may last for ever."""
+SECRET_PATHS = ("/sub/", "/invite/")
+"""What follows them lets in whoever knows it: the log does not hold it."""
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 MAX_PORT = 65535
 
@@ -75,6 +77,8 @@ async def provide_actor(request: Request[Any, Any, Any]) -> Actor:
     address = client_address(request)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token:
+        if token.strip().startswith(auth.TOKEN_PREFIX) and not _is_api(request, context):
+            raise auth.NotSignedIn
         return await auth.who_is(context, token.strip(), kind="bearer", address=address)
     token = request.cookies.get(cookie_name(context), "")
     if not token:
@@ -86,6 +90,11 @@ async def provide_actor(request: Request[Any, Any, Any]) -> Actor:
         if not secrets.compare_digest(given.encode(), actor.csrf_token.encode()):
             raise CrossSite
     return actor
+
+
+def _is_api(request: Request[Any, Any, Any], context: Context) -> bool:
+    """Whether this is the API, the only place where API tokens count."""
+    return request.url.path.removeprefix(context.settings.prefix).startswith("/api/")
 
 
 def refuse_cross_site(request: Request[Any, Any, Any]) -> None:
@@ -180,7 +189,7 @@ def exception_handlers(html_error: HtmlError | None) -> dict[Any, Any]:
 
     def on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         error_id = secrets.token_hex(6)
-        _log.error("unhandled error", error_id=error_id, path=request.url.path, exc_info=error)
+        _log.error("unhandled error", error_id=error_id, path=_shown(request.url.path), exc_info=error)
         detail = f"Something broke. The log has it as error {error_id}."
         return answer(request, _problem(500, "internal", detail) | {"error_id": error_id}, error_id)
 
@@ -342,8 +351,13 @@ async def _send_timeout(send: Callable[[Message], Any]) -> None:
 
 def _log_access(scope: Scope, path: str, status: int, took_s: float) -> None:
     client = scope.get("client")
-    shown = "/sub/…" if path.startswith("/sub/") else path
     _log.info(
-        "request", method=scope["method"], path=shown, status=status, took_ms=round(took_s * 1000, 1),
+        "request", method=scope["method"], path=_shown(path), status=status, took_ms=round(took_s * 1000, 1),
         address=client[0] if client else "",
     )  # fmt: skip
+
+
+def _shown(path: str) -> str:
+    """The path as the log may hold it."""
+    found = next((secret for secret in SECRET_PATHS if secret in path), "")
+    return f"{path.partition(found)[0]}{found}…" if found else path

@@ -14,8 +14,11 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, ControllerRouterHandler
 
 from xfleet_controller import edge
+from xfleet_controller.account.api import AccountApi
+from xfleet_controller.admins.api import AdminApi, InviteApi
 from xfleet_controller.api import BASE
-from xfleet_controller.auth.api import AccountApi, SessionApi
+from xfleet_controller.audit.api import AuditApi
+from xfleet_controller.auth.api import SessionApi
 from xfleet_controller.bot.api import BotApi
 from xfleet_controller.clients.api import ClientApi
 from xfleet_controller.context import Context
@@ -25,6 +28,7 @@ from xfleet_controller.operations import OperationsDoor
 from xfleet_controller.servers.api import ServerApi
 from xfleet_controller.subscriptions.api import SubscriptionDoor
 from xfleet_controller.tasks.api import TaskApi
+from xfleet_controller.tokens.api import TokenApi
 from xfleet_controller.traffic.api import ClientTrafficApi, TrafficApi
 
 
@@ -52,7 +56,7 @@ def create_litestar(
         path=BASE,
         route_handlers=[
             SessionApi, AccountApi, ServerApi, InboundApi, ClientApi, ClientTrafficApi, TaskApi, TrafficApi, BotApi,
-            show_openapi,
+            AdminApi, InviteApi, TokenApi, AuditApi, show_openapi,
         ],
     )  # fmt: skip
     return Litestar(

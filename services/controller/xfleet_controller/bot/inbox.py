@@ -1,7 +1,7 @@
 """`fleet.ctl.*`: what bot and command line ask; a NATS micro service named `xfleet`, answered over `svc` only."""
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -38,6 +38,11 @@ class ControlDesk:
             control.STATUS: self._status,
         }
 
+    @property
+    def methods(self) -> Mapping[str, Callable[[bytes], Awaitable[Any]]]:
+        """What can be asked, by name."""
+        return self._methods
+
     async def start(self) -> None:
         """Begins to listen, on this and all later connections."""
         await self._svc.subscribe(subjects.ALL_CONTROLS, self._on_control, queue=QUEUE, workers=4)
@@ -64,11 +69,11 @@ class ControlDesk:
         return await service.bind(self._context, codec.decode(payload, BindRequest))
 
     async def _whoami(self, payload: bytes) -> BotActor:
-        actor = await service.who_is(self._context, codec.decode(payload, ActorRequest).telegram_id)
+        actor = await service.who_asks(self._context, codec.decode(payload, ActorRequest))
         return BotActor(admin=actor.name, role=actor.role)
 
     async def _status(self, payload: bytes) -> Any:
-        actor = await service.who_is(self._context, codec.decode(payload, ActorRequest).telegram_id)
+        actor = await service.who_asks(self._context, codec.decode(payload, ActorRequest))
         return await service.status(self._context, actor)
 
     def _teller(self, tell: Callable[[], dict[str, Any]]) -> Callable[[Incoming], Awaitable[None]]:

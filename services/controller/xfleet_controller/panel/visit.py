@@ -8,7 +8,7 @@ from typing import Any
 from litestar import Request, Response
 from litestar.response import Redirect
 
-from xfleet_controller.auth.rights import Actor
+from xfleet_controller.auth.rights import ROLES, Actor
 from xfleet_controller.context import Context
 from xfleet_controller.edge import provide_actor
 from xfleet_controller.panel.responses import html, is_htmx, wants_fragment
@@ -102,5 +102,6 @@ async def open_visit(request: Request[Any, Any, Any], panel: Panel) -> Visit:
         single_server=servers_count == 1,
         version=version("xfleet"),
         running_tasks=running_tasks,
+        allowed=ROLES.get(actor.role, frozenset()),
     )
     return Visit(panel=panel, request=request, actor=actor, shell=shell)

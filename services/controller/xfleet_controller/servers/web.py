@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from xfleet_contracts.errors import Refusal
+from xfleet_controller.auth.rights import authorize
 from xfleet_controller.panel.forms import Fields, read_fields, refused
 from xfleet_controller.panel.visit import UNPROCESSABLE, Visit
 from xfleet_controller.servers import store
@@ -47,6 +48,7 @@ async def show_server_form(visit: NamedDependency[Visit], server_id: FromPath[in
 @post("/servers/{server_id:int}/edit", include_in_schema=False)
 async def take_server_form(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[Any]:
     """Saves what the form says."""
+    authorize(visit.actor, "servers.write")
     fields = await read_fields(visit.request)
     view = await get_server(visit.context, visit.actor, server_id)
     try:
