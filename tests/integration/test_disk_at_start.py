@@ -85,7 +85,16 @@ async def test_xfleet_up_refuses(disk: SmallDisk, spoil: Spoil, known: bool) -> 
     spoil[0](disk)
     before = names_in(data)
     panel, broker = free_ports(2)
-    command = [script("xfleet"), "up", "--data-dir", str(data), "--panel-port", str(panel), "--broker-port", str(broker)]
+    command = [
+        script("xfleet"),
+        "up",
+        "--data-dir",
+        str(data),
+        "--panel-port",
+        str(panel),
+        "--broker-port",
+        str(broker),
+    ]
     assert was_refused(await run(command), data, spoil[1])
     assert names_in(data) == before
 

@@ -13,6 +13,7 @@ SETTINGS: dict[str, frozenset[str]] = {
             "data_dir",
             "panel_port",
             "broker_port",
+            "broker_websocket_port",
             "ready_file",
             "public",
             "base_path",
@@ -36,6 +37,7 @@ SETTINGS: dict[str, frozenset[str]] = {
             "tls_key",
             "behind_proxy",
             "broker_url",
+            "broker_listen_file",
             "metrics_token",
             "heartbeat_interval_s",
             "session_idle_days",
@@ -43,13 +45,17 @@ SETTINGS: dict[str, frozenset[str]] = {
             "profile_title",
             "profile_update_hours",
             "admin_password",
+            "backup_passphrase",
+            "backup_passphrase_file",
             "log_level",
         },
     ),
     "agent": frozenset(
         {
             "state_dir",
+            "install_dir",
             "xray_binary",
+            "broker_proxy",
             "meter_interval_s",
             "heartbeat_interval_s",
             "drift_interval_s",
@@ -61,6 +67,7 @@ SETTINGS: dict[str, frozenset[str]] = {
             "log_level",
         },
     ),
+    "cli": frozenset({"credentials"}),
     "bot": frozenset({"credentials_file", "token_file", "bot_token", "bot_api_base", "log_level"}),
 }
 

@@ -1,8 +1,8 @@
 """Runs as a program of its own in the child: reads a configuration from standard input and becomes Xray.
 
 Called as `python -I -S wheel_child.py run|ask|probe DIRECTORY PARENT`, where DIRECTORY holds the `xray` package. With
-`run` it outlives whoever started it; the others are questions, and end with the asker, the process PARENT. With `probe`, binding and listening
-are denied first, so exit code 255 means "everything before opening ports was fine".
+`run` it outlives whoever started it; the others are questions, and end with the asker, the process PARENT. With
+`probe`, binding and listening are denied first, so exit code 255 means "everything before opening ports was fine".
 """
 
 import ctypes

@@ -31,6 +31,7 @@ from xfleet_agent.loops import Loops
 from xfleet_agent.meter import Meter
 from xfleet_agent.parts import Parts
 from xfleet_agent.processes import Processes
+from xfleet_agent.releases import Releases
 from xfleet_agent.settings import AgentSettings
 from xfleet_agent.setups import Setups
 from xfleet_agent.spool import Spool
@@ -38,7 +39,7 @@ from xfleet_agent.state import StateStore
 from xfleet_agent.xray import SOURCE, Decisions, XrayDriver, stored_setup
 from xfleet_contracts import subjects
 from xfleet_contracts.installs import BUNDLED
-from xfleet_runtime.broker import BrokerLink, BrokerOutage, Incoming
+from xfleet_runtime.broker import BrokerLink, BrokerOutage, Incoming, parse_proxy
 from xfleet_runtime.clock import SystemClock
 from xfleet_runtime.errors import Unusable
 from xfleet_runtime.files import lock_exclusively
@@ -111,7 +112,7 @@ def assemble(settings: AgentSettings, identity: Identity, worker: Worker) -> Par
     driver = XrayDriver(processes, meter, store, worker, events, drain_s=settings.drain_s)
     applier = Applier(store, worker, driver, events, probation_s=settings.probation_s)
     governor = Governor(store, spool, worker, clock, events, applier)
-    link = BrokerLink(identity.credentials(), name=f"agent {identity.sid}")
+    link = BrokerLink(identity.credentials(), name=f"agent {identity.sid}", proxy=parse_proxy(settings.broker_proxy))
     calls = Calls(link, identity.sid, identity.trusted)
 
     async def read_meter() -> None:
@@ -133,6 +134,7 @@ def assemble(settings: AgentSettings, identity: Identity, worker: Worker) -> Par
         clock=clock, worker=worker, store=store, journal=journal, spool=spool, events=events,
         disk=DiskWatch(state_dir, events, low_bytes=settings.disk_low_bytes), host=Host(), meter=meter, driver=driver,
         applier=applier, governor=governor, link=link, calls=calls, courier=courier, desk=desk,
+        releases=Releases(settings.install_dir),
         installer=Installer(setups, driver, applier, trial_s=settings.trial_s), logs=logs,
         leases=LogLeases(logs, clock, link, identity.sid),
     )  # fmt: skip
@@ -150,6 +152,7 @@ def _wire(parts: Parts) -> None:
         await parts.applier.on_died()
 
     async def on_connected() -> None:
+        parts.releases.note_connected(parts.events)
         await parts.courier.on_connected()
         parts.beat.set()
 

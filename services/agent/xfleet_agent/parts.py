@@ -20,6 +20,7 @@ from xfleet_agent.journal import Journal
 from xfleet_agent.log_leases import LogLeases
 from xfleet_agent.logs import LogFiles
 from xfleet_agent.meter import Meter
+from xfleet_agent.releases import Releases
 from xfleet_agent.settings import AgentSettings
 from xfleet_agent.spool import Spool
 from xfleet_agent.state import StateStore
@@ -56,6 +57,7 @@ class Parts:
     calls: Calls
     courier: Courier
     desk: Desk
+    releases: Releases
     installer: Installer
     logs: LogFiles
     leases: LogLeases

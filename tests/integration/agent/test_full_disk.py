@@ -39,9 +39,7 @@ async def test_a_full_disk_costs_no_byte_and_no_connection(
     inbound = ws_inbound(7001)
     client, other = new_client(CLIENT, inbound), new_client(OTHER, inbound)
     log_file = tmp_path / "agent.log"
-    async with agent_process(
-        broker, within=disk.path, log_file=log_file, disk_low_bytes=str(LOW_BYTES)
-    ) as agent:
+    async with agent_process(broker, within=disk.path, log_file=log_file, disk_low_bytes=str(LOW_BYTES)) as agent:
         await controller.heard()
         await controller.apply(entities(direct_to_loopback(), inbound, client))
         link = share_link(inbound, client, address="127.0.0.1", remark="t")

@@ -167,7 +167,9 @@ async def test_the_wheel_knows_its_version() -> None:
 
 
 async def test_a_question_ends_with_its_asker() -> None:
-    program = "import asyncio; from xfleet_xraykit.launcher import WheelLauncher; asyncio.run(WheelLauncher().version())"
+    program = (
+        "import asyncio; from xfleet_xraykit.launcher import WheelLauncher; asyncio.run(WheelLauncher().version())"
+    )
     asker = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
     children = Path(f"/proc/{asker.pid}/task/{asker.pid}/children")
     await eventually(lambda: children.read_text().strip())

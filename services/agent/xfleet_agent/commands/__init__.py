@@ -3,6 +3,7 @@
 from typing import Protocol, cast
 
 from xfleet_agent.commands import (
+    agent_update,
     backup,
     certs,
     checks_run,
@@ -38,6 +39,7 @@ class Command(Protocol):
 
 
 _MODULES = (
+    agent_update,
     checks_run,
     clients_online,
     geofiles_update,

@@ -58,7 +58,7 @@ class SessionApi(Controller):
     path = "/session"
     tags = ["session"]
 
-    @post(status_code=HTTP_201_CREATED, summary="Sign in")
+    @post(status_code=HTTP_201_CREATED, summary="Sign in", open_to_all=True)
     async def sign_in(self, request: Request[Any, Any, Any], context: TheContext, data: JSONBody[SignIn]) -> TokenOut:
         """A new session for name and password."""
         refuse_cross_site(request)

@@ -5,6 +5,7 @@ import secrets
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+import msgspec
 from sqlalchemy import delete, func, select, update
 
 from xfleet_contracts.control import Actor as BotActor
@@ -18,6 +19,7 @@ from xfleet_controller.bot.models import BotBinding, BotCode
 from xfleet_controller.clients import store as clients
 from xfleet_controller.context import Context
 from xfleet_controller.servers import service as servers
+from xfleet_controller.servers.presence import ONLINE
 from xfleet_controller.sql import insert_into
 from xfleet_controller.traffic.models import ClientTotal
 
@@ -111,7 +113,7 @@ async def status(context: Context, actor: Actor) -> FleetStatus:
         clients_count = await clients.count_clients(session)
         sums = (await session.execute(select(func.sum(ClientTotal.up_bytes), func.sum(ClientTotal.down_bytes)))).one()
     return FleetStatus(
-        servers=tuple(_line(context, view) for view in views),
+        servers=tuple(line_of(context, view) for view in views),
         clients_count=clients_count,
         clients_online_count=len(context.presence.online_clients()),
         up_bytes=int(sums[0] or 0),
@@ -119,22 +121,37 @@ async def status(context: Context, actor: Actor) -> FleetStatus:
     )
 
 
-def _line(context: Context, view: servers.ServerView) -> ServerLine:
-    seen = context.presence.get(view.server.slug)
-    if seen is None or view.status != "online":
-        return ServerLine(slug=view.server.slug, name=view.server.name, status=view.status)
-    host, xray = seen.beat.host, seen.beat.xray
-    memory = 100 * host.memory_used_bytes / host.memory_total_bytes if host.memory_total_bytes else 0.0
-    return ServerLine(
-        slug=view.server.slug,
-        name=view.server.name,
+def line_of(context: Context, view: servers.ServerView) -> ServerLine:
+    """A server in one line; without a fresh heartbeat it shows no figures."""
+    row, seen = view.server, context.presence.get(view.server.slug)
+    line = ServerLine(
+        slug=row.slug,
+        name=row.name,
         status=view.status,
-        xray=f"{xray.status} {xray.version}".strip(),
+        mode=row.mode,
+        enabled=row.enabled,
+        xray=row.xray_version,
+        agent=row.agent_version,
+        desired_revision=view.revision.desired_revision,
+        applied_revision=view.revision.applied_revision,
+        degraded_count=len(view.revision.degraded),
+        last_seen_at_ms=int(row.last_seen_at.timestamp() * 1000) if row.last_seen_at else 0,
+    )
+    if seen is None or view.status != ONLINE:
+        return line
+    beat, host = seen.beat, seen.beat.host
+    memory = 100 * host.memory_used_bytes / host.memory_total_bytes if host.memory_total_bytes else 0.0
+    return msgspec.structs.replace(
+        line,
+        xray=f"{beat.xray.status} {beat.xray.version}".strip(),
+        agent=beat.agent_version,
+        applied_revision=beat.applied_revision,
         cpu_percent=host.cpu_percent,
         memory_percent=round(memory, 1),
-        clients_online_count=seen.beat.online_count,
+        clients_online_count=beat.online_count,
         up_bytes_s=host.network_up_bytes_s,
         down_bytes_s=host.network_down_bytes_s,
+        last_seen_at_ms=seen.received_at_ms,
     )
 
 

@@ -31,6 +31,9 @@ QUEUE = "controller"
 WORKERS_COUNT = 8
 CALLS_BURST_COUNT = 200
 CALLS_PER_S = 20
+ENROLL_BURST_COUNT = 10
+ENROLL_PER_S = 0.1
+TOKENS_KEPT = 4096
 Answerer = Callable[[str, int, bytes], Awaitable[bytes]]
 """Gets sid, server id and payload of a call; gives the answer's payload."""
 
@@ -76,6 +79,7 @@ class Desks:
         self._key = key
         self._on_revoked = on_revoked
         self._buckets: dict[str, Bucket] = {}
+        self._enrolling: dict[str, Bucket] = {}
         self._logged: set[tuple[str, str]] = set()
         self._methods: dict[str, Answerer] = {"state": self._state, "renew": self._renew}
 
@@ -125,6 +129,7 @@ class Desks:
             return
 
         async def answer() -> bytes:
+            self._limit_enrolling(token_id)
             request = codec.decode(message.payload, EnrollRequest)
             identity, revoked = await service.enroll(self._context.database, self._fleet, token_id, request)
             if revoked:
@@ -132,6 +137,17 @@ class Desks:
             return answer_of(identity)
 
         await self._respond(message, await self._answered(message, answer), within)
+
+    def _limit_enrolling(self, token_id: str) -> None:
+        """Raises `EnrollingTooOften`; the tokens that asked longest ago are forgotten."""
+        now_s = self._context.clock.monotonic_s()
+        fresh = Bucket(filled_at_s=now_s, burst=ENROLL_BURST_COUNT, per_s=ENROLL_PER_S, tokens=ENROLL_BURST_COUNT)
+        bucket = self._enrolling.pop(token_id, fresh)
+        self._enrolling[token_id] = bucket
+        while len(self._enrolling) > TOKENS_KEPT:
+            del self._enrolling[next(iter(self._enrolling))]
+        if not bucket.take(now_s):
+            raise service.EnrollingTooOften
 
     async def _answered(self, message: Incoming, answer: Callable[[], Awaitable[bytes]]) -> bytes:
         try:

@@ -21,8 +21,10 @@ from xfleet_controller.outbox import note_dirty_server
 from xfleet_controller.servers.compile import Scope, compile_entities
 from xfleet_controller.servers.index import Name, StateIndex
 from xfleet_controller.servers.models import Server, ServerRevision, StateEntity, StatePointRow
+from xfleet_controller.servers.versions import note_version
 from xfleet_controller.sql import batches, insert_into
 from xfleet_controller.tasks.models import ServerTask
+from xfleet_controller.trace import current_trace_id
 
 MAX_NAMED_ENTITIES = 50
 """A task names at most this many of the entities it touched."""
@@ -81,6 +83,9 @@ async def changing(
     await _store(session, context, moves)
     tasks = [_note_move(session, context, move, change.now, operation, actor) for move in moves]
     await session.flush()
+    if change.scope.whole or change.scope.inbounds:
+        for row in rows.values():
+            await note_version(session, context.vault, row, operation=operation, actor=actor.label, now=change.now)
     change.task_ids.extend(task.id for task in tasks)
 
 
@@ -135,6 +140,7 @@ def _note_move(
         request={"entities": named, "put_count": len(move.put), "remove_count": len(move.gone)},
         response={},
         actor=actor.label[:100],
+        trace_id=current_trace_id(),
         created_at=now,
     )
     session.add(task)
