@@ -150,7 +150,7 @@ class InviteApi(Controller):
     path = "/invites"
     tags = ["admins"]
 
-    @post(status_code=HTTP_200_OK, summary="Choose a password by a link")
+    @post(status_code=HTTP_200_OK, summary="Choose a password by a link", open_to_all=True)
     async def accept(
         self, request: Request[Any, Any, Any], context: TheContext, data: JSONBody[Acceptance]
     ) -> Accepted:
