@@ -17,9 +17,12 @@ from xfleet_controller.dashboard.web import show_chart, show_dashboard
 from xfleet_controller.edge import HtmlError
 from xfleet_controller.gallery.web import show_gallery, show_specimen
 from xfleet_controller.inbounds import web as inbounds
+from xfleet_controller.logs import web as logs
+from xfleet_controller.orders import web as orders
 from xfleet_controller.panel.failures import html_error
 from xfleet_controller.panel.static import static_handler
 from xfleet_controller.panel.visit import Panel, Visit, open_visit
+from xfleet_controller.rollouts import web as rollouts
 from xfleet_controller.servers import dialogs as server_dialogs
 from xfleet_controller.servers import web as servers
 from xfleet_controller.servers.rates import RateHistory
@@ -40,6 +43,7 @@ DOORS = (
     clients.show_clients, clients.show_new_form, clients.take_new_form, clients.show_client, clients.show_form,
     clients.take_form, clients.enable, clients.disable, clients.show_delete, clients.take_delete,
     tasks.show_tasks, tasks.show_task, tasks.cancel_task,
+    *orders.DOORS, *logs.DOORS, *rollouts.DOORS,
     settings.show_settings, settings.take_password, settings.take_bot_code,
     account.begin_totp, account.confirm_totp, account.disable_totp, account.renew_codes, account.end_session,
     account.end_all_sessions, account.unbind_bot,
