@@ -35,6 +35,7 @@ bench: .venv/.ready ## Measure; the figures go to docs/benchmarks.md
 	$(BIN)/pytest -n 0 -s tests/bench $(PYTEST_ARGS)
 
 docs: .venv/.ready ## Write the generated pages of docs/ anew
+	$(BIN)/python tools/build_pins.py
 	$(BIN)/python tools/build_docs.py
 
 clean: ## Remove what `make` has made; data directories stay

@@ -19,6 +19,7 @@ from xfleet_agent.app import run_directory
 from xfleet_contracts import codec, streams, subjects
 from xfleet_contracts.allowance import ALLOWANCE, Allowances
 from xfleet_contracts.apply import APPLY, ApplyOrder, ApplyReport
+from xfleet_contracts.care import BLOB_PART_BYTES, BlobAsk, BlobPart, RestoreOrder
 from xfleet_contracts.commands import SIGNATURE_HEADER, Command, Reply
 from xfleet_contracts.desired_state import (
     ClientBody,
@@ -51,7 +52,7 @@ from xfleet_contracts.traffic import (
 from xfleet_nats.fleet import FIRST_CONTROLLER
 from xfleet_runtime.broker import BrokerLink, BrokerOutage, Incoming
 from xfleet_runtime.ids import new_id
-from xfleet_runtime.keys.signing import sign_command
+from xfleet_runtime.keys.signing import Asked, SigningKey, sign_answer, sign_command
 from xfleet_xraykit.process import StartedXray, boot_id, start_time_ticks, stop
 
 T = TypeVar("T")
@@ -141,6 +142,12 @@ class SmallController:
     state: dict[EntityKey, bytes] = field(default_factory=dict)
     chunks: dict[str, bytes] = field(default_factory=dict)
     receipts_on: bool = True
+    forging: bool = False
+    """Answers calls under a key that no manifest names, as a hostile broker would."""
+    blobs: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    """Parts by transfer: what agents sent, and what they may fetch."""
+    lose_acks: int = 0
+    """So many parts of blobs are taken without a word."""
     stopping: bool = False
     """nats-py may swallow a cancellation, so the loop ends by this."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -156,6 +163,7 @@ class SmallController:
             await ctl.subscribe(subjects.ALL_HEARTBEATS, self._on_beat)
             await ctl.subscribe(subjects.ALL_AGENT_EVENTS, self._on_event)
             await rpc.subscribe(subjects.ALL_AGENT_CALLS, self._on_call)
+            await rpc.subscribe(subjects.blob("*", "*"), self._on_blob)
             self._tasks.append(asyncio.create_task(self._ingest()))
             try:
                 yield self
@@ -171,6 +179,28 @@ class SmallController:
     async def _on_event(self, message: Incoming) -> None:
         self.events.append(codec.decode(message.payload, AgentEvent))
 
+    async def _on_blob(self, message: Incoming) -> None:
+        transfer = subjects.tail_of(message.subject).partition(".")[2]
+        part = codec.decode(message.payload, BlobPart)
+        self.blobs.setdefault(transfer, {})[part.index] = part.data
+        if self.lose_acks:
+            self.lose_acks -= 1
+            return
+        within = subjects.agent_inbox(subjects.sid_of(message.subject))
+        await self.rpc.respond(message, codec.encode(Reply(ok=True)), within=within)
+
+    def received(self, transfer: str) -> bytes:
+        """A blob, put together."""
+        return b"".join(data for _, data in sorted(self.blobs[transfer].items()))
+
+    def offers(self, transfer: str, data: bytes) -> RestoreOrder:
+        """Makes a blob ready to be fetched; the order for it."""
+        parts = [data[at : at + BLOB_PART_BYTES] for at in range(0, len(data), BLOB_PART_BYTES)]
+        self.blobs[transfer] = dict(enumerate(parts))
+        return RestoreOrder(
+            transfer=transfer, size_bytes=len(data), sha256=codec.sha256_hex(data), parts_count=len(parts)
+        )
+
     async def _on_call(self, message: Incoming) -> None:
         method = subjects.tail_of(message.subject)
         if method == "ledger":
@@ -182,9 +212,17 @@ class SmallController:
         elif method == "state":
             chunk = msgspec.json.decode(message.payload)["chunk"]
             answer = codec.encode(Reply(ok=True, data=msgspec.Raw(self.chunks[chunk])))
+        elif method == "blob":
+            wanted = codec.decode(message.payload, BlobAsk)
+            parts = self.blobs[wanted.transfer]
+            answer = _good(BlobPart(index=wanted.index, parts_count=len(parts), data=parts[wanted.index]))
         else:
             return
-        await self.rpc.respond(message, answer, within=subjects.agent_inbox(subjects.sid_of(message.subject)))
+        asked = Asked(reply=message.reply, subject=message.subject, question=message.payload)
+        key = SigningKey.generate() if self.forging else self.broker.keys.command_key()
+        headers = {SIGNATURE_HEADER: sign_answer(key, asked, answer)}
+        within = subjects.agent_inbox(subjects.sid_of(message.subject))
+        await self.rpc.respond(message, answer, within=within, headers=headers)
 
     async def _pending_count(self) -> int:
         info = await self.ctl.js.stream_info(streams.TRAFFIC.name)
@@ -343,12 +381,16 @@ class AgentProcess:
     state_dir: Path
     settings: dict[str, str] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
+    log_file: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log_file = self.state_dir.parent / "agent.log"
 
     async def start(self, *arguments: str) -> None:
-        """Starts it; its log goes to `agent.log` beside the state."""
+        """Starts it; its log goes to `log_file`, beside the state if nobody says otherwise."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("XFLEET_")}
         environment |= {"XFLEET_METER_INTERVAL_S": "0.3", "XFLEET_HEARTBEAT_INTERVAL_S": "0.5"} | self.settings
-        with (self.state_dir.parent / "agent.log").open("ab") as log:
+        with self.log_file.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "xfleet_agent.main", "run", "--state-dir", str(self.state_dir), *arguments,
                 env=environment, stdout=log, stderr=log, start_new_session=True,
@@ -361,7 +403,7 @@ class AgentProcess:
 
     def log(self) -> str:
         """What it wrote."""
-        return (self.state_dir.parent / "agent.log").read_text()
+        return self.log_file.read_text()
 
     async def end(self, number: signal.Signals = signal.SIGTERM, *, within_s: float = 15.0) -> int:
         """Sends a signal and waits for its end; the exit code."""
@@ -395,13 +437,21 @@ def find_xrays(state_dir: Path) -> list[StartedXray]:
 
 
 @asynccontextmanager
-async def agent_process(broker: FleetBroker, sid: str = SLUG, **settings: str) -> AsyncIterator[AgentProcess]:
+async def agent_process(
+    broker: FleetBroker,
+    sid: str = SLUG,
+    *,
+    within: Path | None = None,
+    log_file: Path | None = None,
+    **settings: str,
+) -> AsyncIterator[AgentProcess]:
     """A started, enrolled agent with short rhythms; it and its Xray are ended afterwards."""
-    with tempfile.TemporaryDirectory(prefix="xa-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(prefix="xa-", dir=within, ignore_cleanup_errors=True) as name:
         state_dir = Path(name, "state")
         state_dir.mkdir(mode=0o700)
         (state_dir / "identity.json").write_bytes(codec.canonical(broker.agent_identity(sid)))
         agent = AgentProcess(state_dir, {f"XFLEET_{key.upper()}": value for key, value in settings.items()})
+        agent.log_file = log_file or agent.log_file
         await agent.start()
         try:
             yield agent

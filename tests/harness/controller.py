@@ -58,10 +58,12 @@ def make_context(database: Database, data_dir: Path, *, clock: Clock | None = No
     )
 
 
-async def add_server(context: Context, name: str = "local", *, public_address: str = "vpn.example.org") -> Server:
+async def add_server(context: Context, name: str = "local", *, public_address: str | None = None) -> Server:
     """A server, waiting for its agent."""
     async with context.database.write() as session:
-        new = servers.ServerNew(name=name, public_address=public_address)
+        known_as = "vpn.example.org" if name == "local" else f"{name.lower().replace(' ', '-')}.example.org"
+        address = known_as if public_address is None else public_address
+        new = servers.ServerNew(name=name, public_address=address)
         server = await servers.add_server(session, context, SYSTEM, new)
     await servers.refresh_known(context)
     return server

@@ -12,12 +12,22 @@ import msgspec
 
 from harness.broker import eventually
 from harness.controller import PASSWORD, make_beat, open_api
-from xfleet_contracts import codec, subjects
+from xfleet_contracts import codec, streams, subjects
 from xfleet_contracts.apply import APPLY, BASE_MISMATCH, ApplyOrder, ApplyReport, ChunkRequest, Degraded
-from xfleet_contracts.commands import SIGNATURE_HEADER, Command, Reply
-from xfleet_contracts.desired_state import Difference, EntityKey, SnapshotChunk, StatePoint, applied_to, digest_of
+from xfleet_contracts.care import STATE_READ, StateHeld, StateRead
+from xfleet_contracts.commands import SIGNATURE_HEADER, UNKNOWN_VERB, Command, Reply
+from xfleet_contracts.desired_state import (
+    Difference,
+    Entity,
+    EntityKey,
+    SnapshotChunk,
+    StatePoint,
+    applied_to,
+    digest_of,
+)
 from xfleet_contracts.enrollment import EnrollAnswer, EnrollmentToken, EnrollRequest
 from xfleet_contracts.errors import ErrorBody, Refusal
+from xfleet_contracts.events import FleetEvent
 from xfleet_controller.app import Controller, open_controller
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.init import Initialized, InitOrder, initialize
@@ -133,11 +143,14 @@ class SmallAgent:
     degraded: tuple[Degraded, ...] = ()
     refusal: ErrorBody | None = None
     silent: bool = False
+    knows_reading: bool = True
+    """Whether it is of a release that has `state.read`."""
     garbage: bytes = b""
     """Its answer to every order, instead of a reply."""
     seq: int = 0
     instance: str = "i1"
     heard: list[str] = field(default_factory=list[str])
+    order_ids: list[str] = field(default_factory=list[str])
     verbs: dict[str, Verb] = field(default_factory=dict[str, Verb])
     """How it answers verbs other than `state.apply`; None for no answer."""
     commands: list[Command] = field(default_factory=list[Command])
@@ -155,6 +168,14 @@ class SmallAgent:
         beat = make_beat(self.seq, instance=self.instance, manifest_serial=10**6, **fields)
         await self.link.publish(subjects.heartbeat(self.sid), codec.encode(beat))
 
+    async def call(self, method: str, body: Any) -> Reply:
+        """The controller's answer, its signature checked as agents do."""
+        subject, question = subjects.call(self.sid, method), codec.encode(body)
+        answer = await self.link.request(subject, question, timeout_s=5)
+        asked = signing.Asked(reply=answer.subject, subject=subject, question=question)
+        signing.verify_answer(self.trusted, answer.headers.get(SIGNATURE_HEADER), asked, answer.payload)
+        return codec.decode(answer.payload, Reply)
+
     async def on_command(self, message: Incoming) -> None:
         """Checks the signature as agents do, then applies."""
         verb = subjects.tail_of(message.subject)
@@ -162,16 +183,33 @@ class SmallAgent:
         command = codec.decode(message.payload, Command)
         self.heard.append(verb)
         self.commands.append(command)
+        if verb == STATE_READ and verb not in self.verbs:
+            await self.link.publish(message.reply, codec.encode(self._state_page(command)))
+            return
         if verb in self.verbs:
             await self._carry_out(verb, command, message)
             return
         if verb != APPLY or self.silent:
             return
+        self.order_ids.append(command.id)
         if self.garbage:
             await self.link.publish(message.reply, self.garbage)
             return
         reply = await self._apply(command)
         await self.link.publish(message.reply, codec.encode(reply))
+
+    def _state_page(self, command: Command) -> Reply:
+        """Its state in pages of two."""
+        if not self.knows_reading:
+            return Reply(ok=False, error=ErrorBody(code=UNKNOWN_VERB, message="No such verb."))
+        asked = msgspec.json.decode(command.body, type=StateRead)
+        keys = sorted(self.bodies)
+        page = tuple(
+            Entity(kind=key.kind, id=key.id, body=msgspec.Raw(self.bodies[key]))
+            for key in keys[asked.offset : asked.offset + 2]
+        )
+        held = StateHeld(point=self.point, entities=page, total_count=len(keys))
+        return Reply(ok=True, data=msgspec.Raw(codec.encode(held)))
 
     async def _carry_out(self, verb: str, command: Command, message: Incoming) -> None:
         try:
@@ -213,9 +251,7 @@ class SmallAgent:
     async def _snapshot(self, chunks: tuple[str, ...]) -> dict[EntityKey, bytes]:
         found: dict[EntityKey, bytes] = {}
         for chunk in chunks:
-            request = codec.encode(ChunkRequest(revision=0, chunk=chunk))
-            answer = await self.link.request(subjects.call(self.sid, "state"), request, timeout_s=5)
-            reply = codec.decode(answer.payload, Reply)
+            reply = await self.call("state", ChunkRequest(revision=0, chunk=chunk))
             assert reply.ok, reply.error
             assert codec.sha256_hex(bytes(reply.data)) == chunk
             part = msgspec.json.decode(reply.data, type=SnapshotChunk)
@@ -265,3 +301,11 @@ async def beating(agent: SmallAgent, condition: Any, *, within_s: float = 10.0) 
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def events_of(world: World) -> list[FleetEvent]:
+    """What is in the stream of events."""
+    js = world.controller.bus.commands.js
+    info = await js.stream_info(streams.EVENTS.name)
+    found = [await js.get_msg(streams.EVENTS.name, seq) for seq in range(1, info.state.messages + 1)]
+    return [codec.decode(message.data or b"", FleetEvent) for message in found]

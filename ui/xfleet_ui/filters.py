@@ -18,6 +18,25 @@ _HOUR_S = 3600
 _DAY_S = 86400
 _TEN = 10
 _HUNDRED = 100
+_WIRE_WORDS = {
+    "vless": "VLESS",
+    "vmess": "VMess",
+    "trojan": "Trojan",
+    "shadowsocks": "Shadowsocks",
+    "socks": "SOCKS",
+    "http": "HTTP",
+    "raw": "TCP",
+    "tcp": "TCP",
+    "ws": "WebSocket",
+    "websocket": "WebSocket",
+    "grpc": "gRPC",
+    "xhttp": "XHTTP",
+    "httpupgrade": "HTTPUpgrade",
+    "kcp": "mKCP",
+    "mkcp": "mKCP",
+    "reality": "Reality",
+    "tls": "TLS",
+}
 _PERSIAN_DIGITS = str.maketrans("0123456789", "۰۱۲۳۴۵۶۷۸۹")
 
 
@@ -102,9 +121,14 @@ def format_until(at: datetime | None, now: datetime) -> str:
     return f"in {_coarse(seconds)}" if seconds >= 0 else f"{_coarse(-seconds)} ago"
 
 
-def format_moment(at: datetime | None) -> str:
-    """A moment to the minute, in UTC: `2026-11-22 14:05 UTC`."""
-    return NOTHING if at is None else at.strftime("%Y-%m-%d %H:%M UTC")
+def format_moment(at: datetime | None, *, seconds: bool = False) -> str:
+    """A moment to the minute or the second, in UTC: `2026-11-22 14:05 UTC`."""
+    return NOTHING if at is None else at.strftime(f"%Y-%m-%d %H:%M{':%S' if seconds else ''} UTC")
+
+
+def format_wire(word: str) -> str:
+    """A protocol, transport or security of Xray as people write it; a word nobody knows stays as it is."""
+    return _WIRE_WORDS.get(word, word)
 
 
 def spark_points(values: Sequence[float], beside: Sequence[float] = (), width: int = 100, height: int = 28) -> str:

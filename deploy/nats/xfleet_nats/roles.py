@@ -20,6 +20,8 @@ SYSTEM = "SYS"
 
 AGENT_PAYLOAD_BYTES = 256 * 1024
 AGENT_SUBSCRIPTIONS = 64
+ANSWER_WITHIN_S = 330
+"""How long an agent may take to answer a command: longer than the longest of `commands.TIMEOUT_S`."""
 ENROLL_PAYLOAD_BYTES = 16 * 1024
 _OWN = "{{name()}}"
 _EVERYWHERE = ("STANDARD", "WEBSOCKET")
@@ -45,6 +47,11 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
     """Letter of its inboxes: `_INBOX.<letter>.<name>`."""
     template: Template
     account: str = FLEET
+
+    @property
+    def by_websocket(self) -> bool:
+        """Whether it may come in by `wss://`."""
+        return "WEBSOCKET" in self.template.connection_types
 
     def inbox_prefix(self, name: str) -> str:
         """Where the connection of that name gets its answers."""
@@ -80,7 +87,7 @@ AGENT = _role(
     "a",
     publish=(f"fleet.up.{_OWN}.>", f"fleet.rpc.{_OWN}.>"),
     subscribe=(subjects.commands(_OWN),),
-    responses=(64, 120),
+    responses=(64, ANSWER_WITHIN_S),
     payload_bytes=AGENT_PAYLOAD_BYTES,
     subscriptions=AGENT_SUBSCRIPTIONS,
     connection_types=_EVERYWHERE,

@@ -18,6 +18,8 @@ CERTS_GENERATE = "certs.generate"
 CHECKS_RUN = "checks.run"
 BACKUP = "backup"
 RESTORE = "restore"
+BLOB = "blob"
+"""Method of `fleet.rpc.<sid>.blob`."""
 STATE_READ = "state.read"
 MAX_BLOB_BYTES = 64 * 1024 * 1024
 BLOB_PART_BYTES = 128 * 1024
@@ -29,6 +31,22 @@ class CertificateUnknown(Refusal):
     code = "certificate_unknown"
     status = 404
     message = "There is no such certificate on this server."
+
+
+class DomainWrong(Refusal):
+    """A name no certificate can be made for."""
+
+    code = "domain_wrong"
+    status = 422
+    message = "This is neither a host name nor an IP address."
+
+
+class ArchiveRefused(Refusal):
+    """An archive with something else in it than certificates and geo files, or too much of it."""
+
+    code = "archive_refused"
+    status = 422
+    message = "The archive holds something that does not belong there; nothing was restored."
 
 
 class CertificateInfo(Message, frozen=True, kw_only=True):

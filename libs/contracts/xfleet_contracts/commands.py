@@ -6,6 +6,10 @@ Loss     a timeout means "outcome unknown": repeat with the same id, the agent j
 
 Header `Xf-Sig: v1 <key id> <signature>`: Ed25519 over `xfleet-cmd-v1` NUL subject NUL payload as sent, checked before
 anything is parsed. Time is judged on the agent's clock corrected by the offset it learned.
+
+Answers to an agent's own calls on `fleet.rpc.<sid>.<method>` carry the same header over `xfleet-rpc-v1` NUL reply
+subject NUL call subject NUL SHA-256 of the question's payload in hex NUL answer's payload as sent. The agent drops all
+other answers, for the broker could else tell it what the ledger holds. Enrollment is outside: it comes before any key.
 """
 
 from typing import Any, Literal
@@ -18,6 +22,7 @@ from xfleet_contracts.message import ByteCount, Message, Ref
 
 SIGNATURE_HEADER = "Xf-Sig"
 SIGNATURE_CONTEXT = b"xfleet-cmd-v1\0"
+ANSWER_CONTEXT = b"xfleet-rpc-v1\0"
 REMEMBER_AFTER_EXPIRY_S = 600
 
 CLOCK = "clock"

@@ -14,7 +14,7 @@ class AgentEvent(Message, frozen=True, kw_only=True):
     """Something an agent noticed."""
 
     type: str
-    """Past participle: `xray_crashed`, `xray_started`, `drift_patched`, `client_cut`, `spool_low_disk`, …"""
+    """Past participle: `xray_crashed`, `xray_started`, `drift_patched`, `client_cut`, `disk_low`, `disk_ok`, …"""
     id: str
     at_ms: int
     details: dict[str, Any] = {}

@@ -40,6 +40,14 @@ class InstallRefused(Refusal):
     message = "The new version does not work on this server; the old one is in place."
 
 
+class VersionNotInstalled(Refusal):
+    """A switch to a version that is not kept on the server."""
+
+    code = "version_not_installed"
+    status = 404
+    message = "This version is not on the server; name an archive to fetch it from."
+
+
 class InstallUnsupported(Refusal):
     """This agent was not installed in a way that it can replace itself."""
 

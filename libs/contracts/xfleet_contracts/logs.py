@@ -30,6 +30,14 @@ class LogNotAllowed(Refusal):
     message = "This log may not be read."
 
 
+class LogUnreadable(Refusal):
+    """A log that may be read and cannot be: the agent has no right to it, or it is no file."""
+
+    code = "log_unreadable"
+    status = 409
+    message = "The log cannot be read on that server."
+
+
 class LogsRead(Message, frozen=True, kw_only=True):
     """Body of `logs.read`: the newest lines of one log."""
 
@@ -72,4 +80,4 @@ class LogLines(Message, frozen=True, kw_only=True):
     dropped_count: Number = 0
     """Lines left out since the message before, because there were too many."""
     error: str = ""
-    """Word when the log cannot be read, such as `log_not_allowed`; then nothing follows."""
+    """Word when the log cannot be read: `log_not_allowed`, `log_unreadable`, `rate_limited`; then nothing follows."""

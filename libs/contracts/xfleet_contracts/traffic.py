@@ -24,6 +24,7 @@ MAX_BATCH_BYTES = 128 * 1024
 MAX_SEALED_WAITING = 64
 LEDGER = "ledger"
 LEDGER_BATCH = "ledger_batch"
+BATCH_NOT_KEPT = "batch_not_kept"
 
 Epoch = str
 """96 random bits in hex, new at every agent start."""

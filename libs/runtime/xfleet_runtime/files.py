@@ -3,9 +3,13 @@
 import fcntl
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from xfleet_runtime.errors import Unusable
+
+ROOM_BYTES = 64 * 1024
+"""Less free space than this is a full disk: not even a start's first writes fit."""
 
 
 def write_private(path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -45,13 +49,37 @@ def private_directory(path: Path) -> Path:
     return path
 
 
+def writable_directory(path: Path) -> Path:
+    """As `private_directory`, and something can be written there. Raises `Unusable` when the disk is full or read-only.
+
+    Meant for a service's start: one clear word before anything is touched.
+    """
+    private_directory(path)
+    trial = path / f".room.{secrets.token_hex(4)}"
+    try:
+        descriptor = os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, ROOM_BYTES)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise Unusable(f"Cannot write in {path}: {error.strerror}. Free space or make it writable.") from error
+    finally:
+        with suppress(OSError):
+            trial.unlink()
+    return path
+
+
 def lock_exclusively(path: Path, *, owner: str) -> int:
     """A descriptor holding the lock until it is closed by the last process that has it.
 
     Raises `Unusable` naming `owner` when somebody else holds it.
     """
     private_directory(path.parent)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unusable(f"Cannot make {path}: {error.strerror}. Free space or make it writable.") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

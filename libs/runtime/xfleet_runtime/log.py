@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from pathlib import Path
 from typing import Any, TextIO
 
 import structlog
@@ -11,8 +12,17 @@ from xfleet_runtime.errors import Unusable
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
-def configure_logging(service: str, *, level: str = "info", stream: TextIO | None = None) -> None:
-    """Sets up structlog and sends the standard library's loggers the same way. Raises `Unusable` for no level."""
+FILE_BYTES = 8 * 1024 * 1024
+"""A log file is set aside at this size, and one older is kept."""
+
+
+def configure_logging(
+    service: str, *, level: str = "info", stream: TextIO | None = None, file: Path | None = None
+) -> None:
+    """Sets up structlog and sends the standard library's loggers the same way. Raises `Unusable` for no level.
+
+    With `file` the same goes there as JSON, as far as its directory and the disk allow.
+    """
     if level.lower() not in LEVELS:
         raise Unusable(f"There is no log level {level!r}. Use one of {', '.join(LEVELS)}.")
     out = stream or sys.stderr
@@ -43,13 +53,37 @@ def configure_logging(service: str, *, level: str = "info", stream: TextIO | Non
         ),
     )
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [handler, *([_to_file(file, shared)] if file else [])]
     root.setLevel(level.upper())
     for noisy in ("nats", "httpcore", "aiosqlite", "asyncio", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("asyncio").addFilter(_is_worth_telling)
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def _to_file(file: Path, before: list[Any]) -> logging.Handler:
+    from logging.handlers import RotatingFileHandler  # noqa: PLC0415  only services with a log of their own need it
+
+    handler = RotatingFileHandler(
+        file, maxBytes=FILE_BYTES, backupCount=1, encoding="utf-8", delay=True, errors="backslashreplace"
+    )
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=before,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(sort_keys=False),
+            ],
+        ),
+    )
+    handler.handleError = _ignore
+    return handler
+
+
+def _ignore(record: logging.LogRecord) -> None:
+    """A full disk must not make every line two."""
 
 
 def _is_worth_telling(record: logging.LogRecord) -> bool:

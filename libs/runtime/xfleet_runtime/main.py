@@ -1,16 +1,21 @@
 """The edge of every console script: one clear line instead of a traceback, and the right exit code."""
 
 import asyncio
+import errno
 import signal
+import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import uvloop
 
 from xfleet_runtime.errors import Unusable
 
 EXIT_UNUSABLE = 2
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_DATABASE_ERRORS = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR")
 
 
 def run_main(command: Callable[[], object]) -> None:
@@ -18,10 +23,32 @@ def run_main(command: Callable[[], object]) -> None:
     try:
         command()
     except Unusable as error:
-        sys.stderr.write(f"xfleet: {error}\n")
-        sys.exit(EXIT_UNUSABLE)
+        _refuse(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        reason = describe_disk_error(error)
+        if reason is None:
+            raise
+        _refuse(reason)
+
+
+def describe_disk_error(error: Exception) -> str | None:
+    """What to do about a disk that is full or read-only; None for every other error."""
+    cause = getattr(error, "orig", None) or error  # SQLAlchemy wraps the driver's own
+    if isinstance(cause, OSError) and cause.errno in _DISK_ERRORS:
+        where = f" {cause.filename}" if cause.filename else " to disk"
+        return f"Cannot write{where}: {cause.strerror}. Free space or make it writable."
+    if isinstance(cause, sqlite3.Error) and str(getattr(cause, "sqlite_errorname", "")).startswith(_DATABASE_ERRORS):
+        return f"Cannot write the database: {cause}. Free space or make its directory writable."
+    return None
+
+
+def _refuse(reason: str) -> NoReturn:
+    with suppress(OSError):  # a log on the same full disk takes no more words
+        sys.stderr.write(f"xfleet: {reason}\n")
+        sys.stderr.flush()
+    sys.exit(EXIT_UNUSABLE)
 
 
 def run_async(main: Coroutine[Any, Any, None]) -> None:

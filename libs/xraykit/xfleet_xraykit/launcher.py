@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import sys
 import tempfile
@@ -81,7 +82,7 @@ class WheelLauncher:
         with tempfile.TemporaryDirectory(prefix="xr-") as name:
             config = {"api": {"tag": "api", "listen": f"{name}/api.sock", "services": ["StatsService"]}}
             output = Path(name, "out")
-            child = spawn(_wheel_command("run"), given=_bytes(config), output=output, environment=self._environment)
+            child = spawn(_wheel_command("ask"), given=_bytes(config), output=output, environment=self._environment)
             try:
                 async with asyncio.timeout(VERSION_TIMEOUT_S):
                     return await _started_version(output)
@@ -97,7 +98,7 @@ class WheelLauncher:
             listeners = [as_object(each) for each in as_list(config.get("inbounds"))]
             harmless["inbounds"] = [{**each, "listen": "127.0.0.1", "port": 0} for each in listeners]
             output = Path(name, "out")
-            child = spawn(_wheel_command("run"), given=_bytes(harmless), output=output, environment=self._environment)
+            child = spawn(_wheel_command("ask"), given=_bytes(harmless), output=output, environment=self._environment)
             ended, started = asyncio.create_task(wait_exit(child)), asyncio.create_task(_started_version(output))
             try:
                 await asyncio.wait({started, ended}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -208,4 +209,4 @@ def _site() -> str:
 
 
 def _wheel_command(mode: str) -> tuple[str, ...]:
-    return (sys.executable, "-I", "-S", str(Path(wheel_child.__file__)), mode, _site())
+    return (sys.executable, "-I", "-S", str(Path(wheel_child.__file__)), mode, _site(), str(os.getpid()))

@@ -1,13 +1,15 @@
 """Runs as a program of its own in the child: reads a configuration from standard input and becomes Xray.
 
-Called as `python -I -S wheel_child.py run|probe DIRECTORY`, where DIRECTORY holds the `xray` package. With `probe`,
-binding and listening are denied first, so exit code 255 means "everything before opening ports was fine".
+Called as `python -I -S wheel_child.py run|ask|probe DIRECTORY PARENT`, where DIRECTORY holds the `xray` package. With
+`run` it outlives whoever started it; the others are questions, and end with the asker, the process PARENT. With
+`probe`, binding and listening are denied first, so exit code 255 means "everything before opening ports was fine".
 """
 
 import ctypes
 import importlib
 import os
 import platform
+import signal
 import struct
 import sys
 
@@ -15,6 +17,7 @@ NO_SECCOMP = 77
 """Exit code of a probe on a machine where binding cannot be denied."""
 
 _ARCHITECTURES = {"x86_64": (0xC000003E, (49, 50)), "aarch64": (0xC00000B7, (200, 201))}
+_PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_SECCOMP = 22
 _FILTER_MODE = 2
@@ -51,9 +54,17 @@ def _deny_binding() -> bool:
     return libc.prctl(_PR_SET_SECCOMP, _FILTER_MODE, ctypes.byref(loaded), 0, 0) == 0
 
 
+def _end_with(parent: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit("the asker is gone")
+
+
 def main() -> None:
     """Becomes Xray; returns only when it was asked to stop."""
-    mode, site = sys.argv[1:3]
+    mode, site, parent = sys.argv[1:4]
+    if mode != "run":
+        _end_with(int(parent))
     config = sys.stdin.buffer.read().decode()
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

@@ -21,6 +21,7 @@ from xfleet_agent.processes import RunningXray
 from xfleet_agent.quick import QuickPath, find_change
 from xfleet_agent.state import Entities, Refused, StateStore
 from xfleet_agent.steps import Blocks, Execution
+from xfleet_agent.trials import Program
 from xfleet_agent.xray import XrayDriver
 from xfleet_contracts.apply import Degraded
 from xfleet_contracts.desired_state import EntityKey
@@ -29,7 +30,7 @@ from xfleet_xraykit.counters import inbound_tag, parse_inbound_tag
 from xfleet_xraykit.errors import ConfigRefused, InboundUnknown, RuleNeedsRestart, XrayDown, XrayHung, XrayRefused
 from xfleet_xraykit.problems import EntityProblem
 from xfleet_xraykit.state import State, typed_state
-from xfleet_xraykit.validate import validate
+from xfleet_xraykit.validate import REFUSED, validate
 
 MAX_ROUNDS = 5
 CRASHES_TO_REVERT = 3
@@ -93,6 +94,17 @@ class Applier:
         return Shape(
             inbounds=inbounds, users=shape.users, outbounds=shape.outbounds, rules=shape.rules, fixed=shape.fixed
         )
+
+    async def hand_over(self, new: RunningXray, program: Program) -> None:
+        """Makes a tried out Xray the serving one, between two convergences; what the old one refused is tried again.
+
+        Raises `XrayDown` when there is nothing to hand over to any more.
+        """
+        async with self._lock:
+            await self._driver.hand_over(new, program)
+            kept = [each for each in self._store.refusals.values() if each.code != REFUSED]
+            await self._worker.run(self._store.save_refusals, kept)
+        self.wake.set()
 
     # Convergence
 

@@ -18,9 +18,9 @@ from xfleet_agent.processes import RunningXray
 from xfleet_agent.reconcile import DISPUTE_S, Findings
 from xfleet_agent.spool import Spool
 from xfleet_contracts import codec, streams, subjects
-from xfleet_contracts.errors import Refusal
+from xfleet_contracts.errors import Refusal, RemoteRefusal
 from xfleet_contracts.receipt import Fork, Receipt
-from xfleet_contracts.traffic import Batch, BatchName, LedgerAnswer
+from xfleet_contracts.traffic import BATCH_NOT_KEPT, Batch, BatchName, LedgerAnswer
 from xfleet_runtime.backoff import Backoff
 from xfleet_runtime.broker import BrokerLink, BrokerOutage, PublishNotStored
 from xfleet_runtime.log import get_logger
@@ -234,7 +234,9 @@ class Courier:
     async def _ledger_digest(self, name: BatchName) -> str | None:
         try:
             return codec.sha256_hex(await self._calls.ledger_batch(name))
-        except Refusal:
+        except RemoteRefusal as refusal:
+            if refusal.remote_code != BATCH_NOT_KEPT:
+                raise
             return None
 
     async def _resolve_missing(self, starts: tuple[str, ...]) -> bool:

@@ -85,7 +85,7 @@ class Worker:
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The function's result; calls are carried out in the order they were made, even if the caller is gone."""
         future = self._pool.submit(function, *args, **kwargs)
-        return await asyncio.wrap_future(future)
+        return await asyncio.shield(asyncio.wrap_future(future))
 
     def close(self) -> None:
         """Waits for what was handed in."""

@@ -21,22 +21,26 @@ from xfleet_contracts.commands import (
     CLOCK,
     INSTANCE,
     INTERRUPTED,
+    PER_MINUTE,
     RATE_LIMITED,
     REMEMBER_AFTER_EXPIRY_S,
     REUSED_ID,
     SIGNATURE_HEADER,
     UNKNOWN_VERB,
     UNREPLIED,
+    WEIGHTS,
     Command,
     Reply,
+    Weight,
 )
 from xfleet_contracts.errors import ErrorBody, MessageTooLarge, Refusal
 from xfleet_runtime.broker import Incoming
 from xfleet_runtime.keys.signing import verify_command
 from xfleet_runtime.log import get_logger
+from xfleet_runtime.main import describe_disk_error
 
 LOGGED_EVERY_S = 60.0
-CEILINGS_PER_MINUTE = {"read": 600, "write": 120, "heavy": 30}
+CEILINGS_PER_MINUTE: dict[Weight, int] = {weight: 6 * count for weight, count in PER_MINUTE.items()}
 """Far above what the controller lets one admin do: they stop a runaway, not a person."""
 _log = get_logger(__name__)
 
@@ -126,12 +130,15 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     """How a command is carried out."""
 
     handler: Handler
-    weight: str = "read"
-    """`read` leaves nothing on disk; `write` and `heavy` are remembered; `state` is remembered and not limited."""
     repeatable: bool = True
     """Whether it may simply be done again after it was torn."""
     at_once: int = 4
-    """How many may run at the same time."""
+    """How many may run at the same time; of a heavy verb only as many again may wait."""
+
+
+def _weight_of(verb: str) -> Weight:
+    """`read` leaves nothing on disk; `write` and `heavy` are remembered; `state` is remembered and not limited."""
+    return WEIGHTS.get(verb, "read")
 
 
 class Desk:
@@ -155,8 +162,9 @@ class Desk:
         self._trusted = trusted
         self._verbs: dict[str, Verb] = {}
         self._gates: dict[str, asyncio.Semaphore] = {}
+        self._inside: Counter[str] = Counter()
         self._running: dict[str, tuple[str, asyncio.Future[Reply]]] = {}
-        self._used: dict[str, deque[float]] = {weight: deque() for weight in CEILINGS_PER_MINUTE}
+        self._used: dict[Weight, deque[float]] = {weight: deque() for weight in CEILINGS_PER_MINUTE}
         self.refused_counts: Counter[str] = Counter()
         """Refusals by word, since this process started."""
         self._logged_at: dict[str, float] = {}
@@ -233,8 +241,9 @@ class Desk:
             del self._running[command.id]
 
     async def _remembered(self, command: Command, verb: Verb, digest: str) -> Reply:
-        if verb.weight == "read":
-            self._limit(verb.weight)
+        weight = _weight_of(command.verb)
+        if weight == "read":
+            self._limit(weight)
             return await self._carry_out(command, verb)
         known = await self._worker.run(self._journal.find, command.id)
         if known is not None:
@@ -244,7 +253,7 @@ class Desk:
                 return codec.decode(known.reply, Reply)
             if not verb.repeatable:
                 raise Interrupted
-        self._limit(verb.weight)
+        self._limit(weight)
         forget_at_ms = command.expires_at_ms + REMEMBER_AFTER_EXPIRY_S * 1000
         await self._worker.run(self._journal.begin, command.id, command.verb, digest, self._instance, forget_at_ms)
         reply = await self._carry_out(command, verb)
@@ -252,18 +261,30 @@ class Desk:
         return reply
 
     async def _carry_out(self, command: Command, verb: Verb) -> Reply:
-        async with self._gates[command.verb]:
-            try:
-                return Reply(ok=True, data=msgspec.Raw(codec.canonical(await verb.handler(command.body))))
-            except Refusal as refusal:
-                return _refused(refusal)
-            except sqlite3.Error as error:
-                return _refused(StorageFailed(reason=str(error)))
-            except Exception:  # noqa: BLE001  the edge between bus and verbs
-                _log.exception("command failed", verb=command.verb, error_id=command.id)
-                return _refused(Failed(error_id=command.id))
+        if _weight_of(command.verb) == "heavy" and self._inside[command.verb] >= 2 * verb.at_once:
+            return _refused(TooMany(verb=command.verb))
+        self._inside[command.verb] += 1
+        try:
+            async with self._gates[command.verb]:
+                return await self._done(command, verb)
+        finally:
+            self._inside[command.verb] -= 1
 
-    def _limit(self, weight: str) -> None:
+    async def _done(self, command: Command, verb: Verb) -> Reply:
+        try:
+            return Reply(ok=True, data=msgspec.Raw(codec.canonical(await verb.handler(command.body))))
+        except Refusal as refusal:
+            return _refused(refusal)
+        except sqlite3.Error as error:
+            return _refused(StorageFailed(reason=str(error)))
+        except Exception as error:  # noqa: BLE001  the edge between bus and verbs
+            reason = describe_disk_error(error)
+            if reason is not None:
+                return _refused(StorageFailed(reason=reason))
+            _log.exception("command failed", verb=command.verb, error_id=command.id)
+            return _refused(Failed(error_id=command.id))
+
+    def _limit(self, weight: Weight) -> None:
         if weight not in self._used:
             return
         now, used = time.monotonic(), self._used[weight]

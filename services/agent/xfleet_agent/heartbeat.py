@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+from pathlib import Path
 
+from xfleet_agent.disk import free_space
 from xfleet_agent.parts import Parts
 from xfleet_agent.version import agent_version
 from xfleet_contracts import codec, subjects
@@ -65,6 +67,9 @@ class Heart:
             degraded_count=len(parts.applier.degraded),
             cuts_count=len(store.cuts),
             manifest_serial=parts.identity.manifest.serial,
+            upgradable=parts.releases.upgradable,
+            link=self._link.way,
+            free_state_bytes=await parts.worker.run(_free_bytes, parts.settings.state_dir),
             credentials_expire_at_ms=parts.identity.credentials().expires_at * 1000,
             xray=parts.driver.state(),
             host=await parts.worker.run(parts.host.read),
@@ -72,6 +77,13 @@ class Heart:
             online_count=len(online),
             online=tuple(sorted(online)[:MAX_ONLINE_REFS]),
         )
+
+
+def _free_bytes(state_dir: Path) -> int:
+    try:
+        return free_space(state_dir)[0]
+    except OSError:
+        return 0
 
 
 async def online_clients(parts: Parts) -> set[int]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-from contextlib import suppress
 
 from xfleet_agent import outbox
 from xfleet_agent.lean import give_back_memory
@@ -15,9 +14,11 @@ from xfleet_runtime.broker import BrokerOutage
 from xfleet_runtime.keys.nkeys import KeyPair
 from xfleet_runtime.log import get_logger
 from xfleet_runtime.supervise import every
-from xfleet_xraykit.errors import XrayDown, XrayHung
+from xfleet_xraykit.errors import XrayDown, XrayHung, XrayRefused
 
 HOUSEKEEPING_S = 60.0
+DISK_CHECK_S = 5.0
+LOGS_CHECK_S = 10.0
 EVENTS_POLL_S = 0.5
 RETRY_S = 1.0
 RENEW_CHECK_S = 3600.0
@@ -108,6 +109,10 @@ class Loops:
                 continue
             parts.events.sent(event)
 
+    async def disk(self) -> None:
+        """Looks how much room the state directory has."""
+        await every(DISK_CHECK_S, lambda: self._parts.worker.run(self._parts.disk.look), first_s=0)
+
     async def housekeeping(self) -> None:
         """Forgets what is old and remembers what time it is."""
         parts = self._parts
@@ -116,14 +121,23 @@ class Loops:
             now_ms = parts.clock.now_ms()
             await parts.worker.run(outbox.prune, parts.spool, now_ms=now_ms)
             give_back_memory()
-            if parts.driver.current is not None:
-                with suppress(XrayDown, XrayHung):
-                    await parts.driver.processes.rotate_logs(parts.driver.current)
             await parts.worker.run(parts.journal.prune, now_ms)
             await parts.worker.run(lambda: parts.store.save_facts(**parts.clock.facts()))
 
         await parts.driver.learn_version()
         await every(HOUSEKEEPING_S, step)
+
+    async def logs(self) -> None:
+        """Keeps Xray's logs short."""
+        parts = self._parts
+
+        async def step() -> None:
+            try:
+                await parts.driver.processes.rotate_logs(parts.driver.xrays())
+            except (XrayDown, XrayHung, XrayRefused, OSError) as error:
+                _log.warning("xray's logs could not be set aside now", reason=str(error))
+
+        await every(LOGS_CHECK_S, step)
 
     async def renewal(self) -> None:
         """Gets new credentials long before the old ones end, and moves to them without a gap."""

@@ -4,9 +4,11 @@ Each start has a random id that names its socket and its lock file in the run di
 such a lock file open is ours, even if the state that knew about it was restored from a backup.
 """
 
+import asyncio
 import os
 import secrets
 import signal
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,11 +50,16 @@ class Processes:
 
     def __init__(self, launcher: Launcher, *, run_dir: Path, log_dir: Path) -> None:
         self.launcher = launcher
+        """What starts the next Xray."""
         self._run_dir = private_directory(run_dir)
         self._log_dir = private_directory(log_dir)
 
-    async def start(self, state: State, shape: Shape) -> RunningXray:
-        """Starts an Xray that runs this state; returns when it answers. Raises `XrayDown` or `XrayHung`."""
+    async def start(self, state: State, shape: Shape, *, launcher: Launcher | None = None) -> RunningXray:
+        """Starts an Xray that runs this state; returns when it answers. Raises `XrayDown` or `XrayHung`.
+
+        `launcher` is another program than the one in use.
+        """
+        launcher = launcher or self.launcher
         start_id = secrets.token_hex(8)
         socket, lock = self._run_dir / f"{start_id}.sock", self._run_dir / f"{start_id}.lock"
         access_log = str(self._log_dir / "access.log") if state.settings.access_log else None
@@ -62,15 +69,15 @@ class Processes:
         output = self._output()
         descriptor = lock_exclusively(lock, owner="An Xray")
         try:
-            record = await self.launcher.start(config, api_socket=socket, output=output, lock_fd=descriptor)
+            record = await launcher.start(config, api_socket=socket, output=output, lock_fd=descriptor)
         finally:
             os.close(descriptor)
         record = msgspec.structs.replace(record, start_id=start_id)
-        running = self._running(record, shape)
+        running = self._running(record, shape, launcher)
         try:
             await running.api.wait_ready(record)
-        except (XrayDown, XrayHung):
-            await self.end(running)
+        except BaseException:  # also when we are told to end: nobody would own what comes up later
+            await asyncio.shield(self.end(running))
             raise
         return running
 
@@ -129,18 +136,36 @@ class Processes:
         for suffix in (".sock", ".lock"):
             (self._run_dir / f"{running.start_id}{suffix}").unlink(missing_ok=True)
 
-    async def rotate_logs(self, running: RunningXray, *, limit_bytes: int = LOG_KEPT_BYTES) -> bool:
+    async def rotate_logs(self, xrays: Iterable[RunningXray], *, limit_bytes: int = LOG_KEPT_BYTES) -> bool:
         """Sets Xray's logs aside once they are long, and lets it open new ones; nothing it writes is lost.
 
-        Raises `XrayDown` or `XrayHung`.
+        Raises `XrayDown`, `XrayHung` or `XrayRefused`; the logs are then where they were.
         """
+        self._shorten_output()
         paths = [self._log_dir / name for name in ("error.log", "access.log")]
         long = [path for path in paths if path.exists() and path.stat().st_size > limit_bytes]
         for path in long:
             path.replace(path.with_suffix(".log.1"))
-        if long:
-            await running.api.restart_logger()
-        return bool(long)
+        if not long:
+            return False
+        reopened = False
+        try:
+            for running in xrays:
+                await running.api.restart_logger()
+                reopened = True
+        finally:
+            for path in [each for each in long if not reopened and not each.exists()]:
+                path.with_suffix(".log.1").replace(path)
+        return True
+
+    def _shorten_output(self) -> None:
+        """Xray appends what it prints to a file it was given open: that one is copied, then emptied."""
+        path = self._log_dir / "output.log"
+        if path.exists() and path.stat().st_size > OUTPUT_KEPT_BYTES:
+            with path.open("rb") as file:
+                file.seek(-OUTPUT_KEPT_BYTES, os.SEEK_END)
+                path.with_suffix(".log.1").write_bytes(file.read(OUTPUT_KEPT_BYTES))
+            os.truncate(path, 0)
 
     def leave(self) -> None:
         """Removes the run directory once nothing runs there."""
@@ -152,15 +177,13 @@ class Processes:
         path = self._log_dir / "output.log"
         return path.read_text(errors="replace")[-500:].strip() if path.exists() else ""
 
-    def _running(self, record: StartedXray, shape: Shape) -> RunningXray:
-        api = XrayApi(record.api_socket, converter=ScratchConverter(self.launcher))
+    def _running(self, record: StartedXray, shape: Shape, launcher: Launcher | None = None) -> RunningXray:
+        api = XrayApi(record.api_socket, converter=ScratchConverter(launcher or self.launcher))
         return RunningXray(record, api, shape)
 
     def _output(self) -> Path:
-        path = self._log_dir / "output.log"
-        if path.exists() and path.stat().st_size > OUTPUT_KEPT_BYTES:
-            path.replace(path.with_suffix(".log.1"))
-        return path
+        self._shorten_output()
+        return self._log_dir / "output.log"
 
 
 def describe_exit(code: int | None) -> str:

@@ -18,8 +18,11 @@ from xfleet_agent.events import Events
 from xfleet_agent.meter import Meter, age_s
 from xfleet_agent.plan import Shape, shape_of
 from xfleet_agent.processes import Processes, RunningXray, describe_exit
+from xfleet_agent.setups import Setup
 from xfleet_agent.state import StateStore
+from xfleet_agent.trials import Program, Trials, close_inbounds, noted
 from xfleet_contracts.heartbeat import XrayState
+from xfleet_contracts.installs import BUNDLED
 from xfleet_runtime.backoff import Backoff
 from xfleet_runtime.log import get_logger
 from xfleet_xraykit.errors import XrayDown, XrayHung, XrayRefused
@@ -27,8 +30,17 @@ from xfleet_xraykit.process import StartedXray, boot_id, wait_exit
 from xfleet_xraykit.state import State
 
 HEALTHY_AFTER_S = 30.0
+FALL_BACK_WITHIN_S = 60.0
+"""A new program whose Xray dies so soon after it took over is given up for the one before."""
 DRAIN_POLL_S = 1.0
+SOURCE = "xray_source"
+GEO = "xray_geo"
 _log = get_logger(__name__)
+
+
+def stored_setup(store: StateStore) -> Setup:
+    """What the last Xray was started from."""
+    return Setup(source=store.fact(SOURCE) or BUNDLED, geo=store.fact(GEO))
 
 
 class _Record(msgspec.Struct, kw_only=True):
@@ -69,6 +81,8 @@ class XrayDriver:
         self.draining: list[RunningXray] = []
         self.status: Literal["running", "starting", "stopped", "crashed"] = "stopped"
         self.version = ""
+        self.setup = stored_setup(store)
+        """What the serving Xray was started from, and the next will be."""
         self.last_error = ""
         self.restarts_count = int(store.fact("restarts_count", "0"))
         self.decisions: Decisions | None = None
@@ -76,7 +90,10 @@ class XrayDriver:
         self._backoff = Backoff(first_s=0.2, most_s=30.0)
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
+        self.trials = Trials(processes, meter, events, self._lock, self.draining)
         self._drains: asyncio.TaskGroup | None = None
+        self._before: tuple[Program, float] | None = None
+        """The program before the present one, and until when it is fallen back to."""
 
     @property
     def wanted_running(self) -> bool:
@@ -98,6 +115,7 @@ class XrayDriver:
             uptime_s=int(time.monotonic() - self._started_at_s) if running else 0,
             restarts_count=self.restarts_count,
             last_error=self.last_error,
+            source=self.setup.version,
         )
 
     def _decide(self) -> Decisions:
@@ -165,10 +183,11 @@ class XrayDriver:
         if time.monotonic() - self._started_at_s > HEALTHY_AFTER_S:
             self._backoff.reset()
         self._failed(reason)
+        self._fall_back(reason)
         await running.api.close()
         self.processes.forget(running)
-        await self._noted(self._meter.finish(running.start_id, lost="xray_died"))
-        await self._noted(self._write_record(None))
+        await noted(self._events, self._meter.finish(running.start_id, lost="xray_died"))
+        await noted(self._events, self._write_record(None))
         self._events.tell("xray_crashed", reason=reason, start=running.start_id, output=self.processes.tail())
         await self._decide().on_died()
 
@@ -198,7 +217,7 @@ class XrayDriver:
             else:
                 await self._meter.begin(running)
                 with suppress(XrayDown, XrayHung, XrayRefused):
-                    await self._close_inbounds(running)
+                    await close_inbounds(running)
                 self.draining.append(running)
         await self._meter.keep_only(self.xrays())
 
@@ -220,11 +239,56 @@ class XrayDriver:
             old = self.current
             new = await self.processes.start(state, shape_of(state))
             await self._serve(new, version="")
-            if old is not None:
-                await self._close_inbounds(old)
-                self.draining.append(old)
-                if self._drains is not None:
-                    self._drains.create_task(self._drain(old, self._drain_s if drain_s is None else drain_s))
+            await self._retire(old, self._drain_s if drain_s is None else drain_s)
+
+    async def _retire(self, old: RunningXray | None, drain_s: float) -> None:
+        if old is None:
+            return
+        self.draining.append(old)
+        try:
+            await close_inbounds(old)
+        except (XrayDown, XrayHung, XrayRefused) as error:
+            _log.warning("the replaced xray could not be told to take nothing more", error=str(error))
+        if self._drains is not None:
+            self._drains.create_task(self._drain(old, drain_s))
+
+    # Another program
+
+    async def hand_over(self, new: RunningXray, program: Program) -> None:
+        """Makes an Xray that was tried out the serving one. Raises `XrayDown` when it is gone or nothing should run."""
+        async with self._lock:
+            if new not in self.draining or not self.wanted_running:
+                raise XrayDown("Xray was stopped meanwhile.")
+            self.draining.remove(new)
+            old, before = self.current, self._in_use()
+            self._choose(program)
+            self._before = (before, time.monotonic() + FALL_BACK_WITHIN_S)
+            await self._serve(new, version=program.version)
+            await self._retire(old, self._drain_s)
+            self._events.tell("xray_switched", version=program.version, before=before.version)
+
+    async def choose(self, program: Program) -> None:
+        """What the next Xray is started from; nothing runs now."""
+        async with self._lock:
+            self._choose(program)
+            await noted(self._events, self._write_record(await self._worker.run(self._read_record)))
+
+    def _choose(self, program: Program) -> None:
+        self.processes.launcher, self.setup = program.launcher, program.setup
+        self.version = program.version
+
+    def _in_use(self) -> Program:
+        return Program(setup=self.setup, launcher=self.processes.launcher, version=self.version)
+
+    def _fall_back(self, reason: str) -> None:
+        if self._before is None or time.monotonic() > self._before[1]:
+            return
+        failed = self.version
+        self._choose(self._before[0])
+        self._before = None
+        self._events.tell("xray_rolled_back", version=failed, back_to=self.version, reason=reason)
+
+    # Start and stop
 
     async def stop(self, *, by_order: bool) -> None:
         """Stops every Xray after its last byte was read; `by_order` keeps it stopped over restarts."""
@@ -235,10 +299,13 @@ class XrayDriver:
             self.status = "stopped"
             self.last_error = ""
             self._changed.set()
-            for each in [*([running] if running else []), *self.draining]:
+            ours = [*([running] if running else []), *self.draining]
+            for each in ours:
                 await self._finish(each)
             self.draining.clear()
-            await self._write_record(None)
+            await self._finish_strangers({each.start_id for each in ours})
+            if not self.processes.list_survivors():
+                await self._write_record(None)
 
     async def _start(self, state: State) -> None:
         self.status = "starting"
@@ -260,47 +327,50 @@ class XrayDriver:
 
     async def _serve(self, running: RunningXray, *, version: str, since_s: float = 0.0) -> None:
         self.current = running
-        await self._noted(self._meter.begin(running))
+        await noted(self._events, self._meter.begin(running))
         self._started_at_s = time.monotonic() - since_s
         self.version = version or self.version
-        await self._noted(self._write_record(_Record(xray=running.record, version=self.version)))
+        await noted(self._events, self._write_record(_Record(xray=running.record, version=self.version)))
         self.status = "running"
         self._changed.set()
         self._decide().on_started()
-
-    async def _noted(self, writing: Awaitable[None]) -> None:
-        """Writes down if the disk lets us; one that is full must not keep Xray from being started and watched.
-
-        Nothing is lost by that: a reading names its start itself, and a process is found again by its lock.
-        """
-        try:
-            await writing
-        except sqlite3.Error as error:
-            self._events.tell("state_unwritable", error=str(error))
 
     async def learn_version(self) -> None:
         """Asks once which Xray this is."""
         if not self.version:
             self.version = await self.processes.launcher.version()
 
-    async def _close_inbounds(self, running: RunningXray) -> None:
-        for tag in await running.api.list_inbounds():
-            await running.api.remove_inbound(tag)
-
     async def _finish(self, running: RunningXray) -> None:
-        """Closes the ports, reads until nothing moves, ends the process."""
+        """Closes the ports, reads until nothing moves, ends the process.
+
+        While the disk takes nothing the process goes on without ports: only its counters know what it moved.
+        """
         lost = ""
         try:
-            await self._close_inbounds(running)
+            await close_inbounds(running)
             if not await self._meter.read_until_quiet(running):
                 lost = "xray_died"
         except (XrayDown, XrayHung, XrayRefused) as error:
             _log.warning("xray could not be stopped in order", error=str(error))
             lost = "xray_died"
+        except sqlite3.Error as error:
+            _log.error("xray goes on without ports: its last bytes cannot be written down", error=str(error))
+            await running.api.close()
+            return
         if not lost:
             await self._write_record(_Record(xray=running.record, stopping=True))
         await self.processes.end(running)
         await self._meter.finish(running.start_id, lost=lost)
+
+    async def _finish_strangers(self, known: set[str]) -> None:
+        """Ends what a boot that was cut short had found or started, and nobody had taken over yet."""
+        for survivor in [each for each in self.processes.list_survivors() if each.start_id not in known]:
+            running = await self.processes.find(survivor, Shape())
+            if running is None:
+                running = self.processes.unreachable(survivor)
+            else:
+                await noted(self._events, self._meter.begin(running))
+            await self._finish(running)
 
     async def _drain(self, running: RunningXray, drain_s: float) -> None:
         """Lets a replaced Xray finish its connections, reading it until its end."""
@@ -320,7 +390,7 @@ class XrayDriver:
             return
         self.draining.remove(running)
         await self.processes.end(running)
-        await self._noted(self._meter.finish(running.start_id, lost=lost))
+        await noted(self._events, self._meter.finish(running.start_id, lost=lost))
         self._events.tell("xray_drained", start=running.start_id)
 
     async def _is_done(self, running: RunningXray) -> bool:
@@ -338,7 +408,8 @@ class XrayDriver:
 
     async def _write_record(self, record: _Record | None) -> None:
         text = msgspec.json.encode(record).decode() if record else ""
+        facts = {"xray": text, SOURCE: self.setup.source, GEO: self.setup.geo}
         try:
-            await self._worker.run(self._store.save_facts, xray=text)
+            await self._worker.run(lambda: self._store.save_facts(**facts))
         except sqlite3.Error as error:
             _log.error("what runs could not be noted; it is found again by its lock", error=str(error))

@@ -2,6 +2,14 @@
 
 import click
 
+from xfleet_cli.care.commands import admin, backup, doctor, restore
+from xfleet_cli.care.service import service
+from xfleet_cli.demo.command import demo
+from xfleet_cli.operator.nats_context import nats_context
+from xfleet_cli.operator.ps import ps
+from xfleet_cli.operator.servers import diff, drain, mode, server
+from xfleet_cli.operator.tail import tail
+from xfleet_cli.operator.tasks import order, task
 from xfleet_cli.up.command import up
 from xfleet_runtime.main import run_main
 
@@ -12,7 +20,10 @@ def cli() -> None:
     """A panel for fleets of Xray VPN servers."""
 
 
-cli.add_command(up)
+OPERATOR = (ps, tail, diff, drain, mode, task, order, server, nats_context)
+CARE = (backup, restore, admin, doctor, service)
+for command in (up, demo, *OPERATOR, *CARE):
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -9,16 +9,19 @@ from datetime import timedelta
 from xfleet_contracts import subjects
 from xfleet_controller.auth import service as auth
 from xfleet_controller.auth.passwords import Passwords
-from xfleet_controller.bot.inbox import ControlDesk
+from xfleet_controller.backups.jobs import keep_schedule
 from xfleet_controller.bus import LINKS, Bus, Commander, open_bus
 from xfleet_controller.clients import service as clients
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.context import Context
+from xfleet_controller.control.desk import ControlDesk
 from xfleet_controller.db import Database
+from xfleet_controller.fleet import service as fleet_service
 from xfleet_controller.fleet import store as fleet_store
+from xfleet_controller.fleet.certificates import watch_expiry
 from xfleet_controller.fleet.inbox import Desks
 from xfleet_controller.fleet.keyring import load_keys, open_vault
-from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest
+from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest, with_public
 from xfleet_controller.fleet.service import Fleet
 from xfleet_controller.ledger_wiring import Ledger, open_ledger
 from xfleet_controller.logs.hub import LogHub
@@ -32,6 +35,7 @@ from xfleet_controller.servers import service as servers
 from xfleet_controller.servers.agent_events import AgentEvents
 from xfleet_controller.servers.dispatcher import Dispatcher
 from xfleet_controller.servers.presence import Presence
+from xfleet_controller.servers.versions import ensure_first_versions
 from xfleet_controller.tasks import store as tasks
 from xfleet_controller.vault import Vault
 from xfleet_nats.fleet import FleetIssuer, FleetKeys
@@ -49,6 +53,7 @@ BROKER_URLS = "broker_urls"
 RENEW_EVERY_S = 30 * 86400.0
 EXPIRY_EVERY_S = 2.0
 HOUSEKEEPING_EVERY_S = 600.0
+CERTIFICATES_EVERY_S = 600.0
 FIRST_CONNECTION_S = 10.0
 TASKS_KEPT = timedelta(days=90)
 TOKENS_KEPT = timedelta(days=30)
@@ -116,15 +121,16 @@ async def _running(
     if fleet is None:
         raise RuntimeError("a controller without a fleet")
     revoked = asyncio.Event()
-    desks = Desks(context, fleet, bus.rpc, revoked.set)
+    desks = Desks(context, fleet, bus.rpc, keys.command_key(), revoked.set)
     context.transfers = Transfers(context.settings.data_dir / "transfers", bus.rpc)
     desks.add(BLOB, context.transfers.answer)
     context.log_hub = LogHub(bus.logs, commander, context.clock)
     await servers.refresh_known(context)
+    await ensure_first_versions(context)
     ledger = open_ledger(context, bus, commander, desks)
     await _at_connections(bus.commands, lambda: _ensure_streams(bus))
     await _at_connections(bus.heartbeats, lambda: _listening(context))
-    watch = NodeWatch(bus.sys, lambda _node: servers.push_revocations(context))
+    watch = NodeWatch(bus.sys, lambda _node: fleet_service.push_revocations(context))
     await bus.heartbeats.subscribe(subjects.ALL_HEARTBEATS, context.presence.on_heartbeat)
     await watch.start()
     await desks.start()
@@ -141,8 +147,10 @@ async def _running(
         "expiry": lambda: every(EXPIRY_EVERY_S, lambda: clients.cut_overdue(context)),
         "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: keep_house(context), first_s=60),
         "revocations": lambda: _push_when(context, revoked),
+        "certificates": lambda: every(CERTIFICATES_EVERY_S, lambda: watch_expiry(context), first_s=0),
         "credentials": lambda: every(RENEW_EVERY_S, lambda: _renew(bus, fleet.issuer, broker_urls)),
         "manifest": teller.run,
+        "backups": lambda: keep_schedule(context),
         "agent events": AgentEvents(context, bus.commands).run,
         **ledger.loops,
     }
@@ -175,7 +183,7 @@ async def _broker_urls(settings: ControllerSettings, database: Database) -> tupl
 async def _agents_urls(database: Database, own: tuple[str, ...]) -> tuple[str, ...]:
     """The addresses agents get: what `init` wrote down, else our own."""
     async with database.read() as session:
-        return tuple(await fleet_store.find_setting(session, BROKER_URLS) or own)
+        return await with_public(session, tuple(await fleet_store.find_setting(session, BROKER_URLS) or own))
 
 
 async def _first_connection(bus: Bus, urls: tuple[str, ...]) -> None:
@@ -225,7 +233,7 @@ async def _push_when(context: Context, revoked: asyncio.Event) -> None:
     while True:
         await revoked.wait()
         revoked.clear()
-        await servers.push_revocations(context)
+        await fleet_service.push_revocations(context)
 
 
 async def _renew(bus: Bus, issuer: FleetIssuer, urls: tuple[str, ...]) -> None:

@@ -25,6 +25,8 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """CIDR of the reverse proxies whose forwarded headers are believed."""
     broker_url: str = ""
     """`tls://host:port` of the broker, comma-separated for several; empty: as written by `init`."""
+    broker_listen_file: Path | None = None
+    """Where `xfleet up` reads on which address its broker should listen; empty: the broker is somebody else's."""
     metrics_token: str = ""
     """Lets `/metrics` be read from other addresses as `Authorization: Bearer`."""
     heartbeat_interval_s: float = 10.0
@@ -36,6 +38,10 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     profile_update_hours: int = 12
     admin_password: str = ""
     """First password of the admin `admin`; read by `init` only."""
+    backup_passphrase: str = ""
+    """Seals backups and opens them; better given as a file."""
+    backup_passphrase_file: Path | None = None
+    """A file whose first line is the passphrase of backups."""
     log_level: str = "info"
 
     @property

@@ -1,14 +1,18 @@
 """What every service function is handed: the controller's parts, made once by `app`."""
 
 import asyncio
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
 from xfleet_controller.auth.passwords import Passwords
 from xfleet_controller.auth.throttle import Tries
+from xfleet_controller.backups.state import BackupState
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.db import Database
+from xfleet_controller.install.gate import Gate
+from xfleet_controller.install.library import Library
 from xfleet_controller.orders.limits import OrderLimits
 from xfleet_controller.panel.pulse import Pulse
 from xfleet_controller.servers.index import StateIndexes
@@ -48,8 +52,14 @@ class Context:
         self.bell = TaskBell()
         self.pulse = Pulse()
         """Rung by whatever live pages show."""
+        self.library = Library(settings.data_dir / "install")
+        """What machines that join fetch."""
+        self.install_gate = Gate()
+        self.backups = BackupState()
         self.registry = CollectorRegistry()
         """This controller's own figures."""
+        self.certificate_ends: dict[str, datetime] = {}
+        """When the last identity of each server ends, by slug, as last looked up."""
         self.fleet: Fleet | None = None
         """Keys and identities; None where a test needs no fleet."""
         self.bus: Bus | None = None

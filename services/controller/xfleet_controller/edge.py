@@ -13,6 +13,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from sqlalchemy.exc import DataError, IntegrityError, StatementError
 
@@ -27,6 +28,8 @@ from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
 REQUEST_TIMEOUT_S = 30.0
+FETCH_TIMEOUT_S = 900.0
+"""For a wheel over a slow line."""
 MAX_BODY_BYTES = 10 * 1024 * 1024
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PROBLEM = "application/problem+json"
@@ -35,11 +38,16 @@ ENDLESS = re.compile(r"/live|(?:/api/v1)?/servers/[0-9]{1,18}/logs/live")
 SLOW = re.compile(r"(?:/api/v1)?/servers/[0-9]{1,18}/(?:orders/)?(?:backup|restore)")
 """Paths that move files to and from servers."""
 SLOW_TIMEOUT_S = 150.0
+LARGE = ("/api/v1/backups", "/backups")
+"""Below these, large files are made and sent."""
+SECRET_PATHS = ("/sub/", "/invite/")
+"""What follows them lets in whoever knows it: the log does not hold it."""
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 MAX_PORT = 65535
+_ACTOR = "xfleet.actor"
 
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "font-src 'self'; connect-src 'self'; manifest-src 'self'; worker-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
@@ -75,17 +83,27 @@ def provide_context(request: Request[Any, Any, Any]) -> Context:
 
 
 async def provide_actor(request: Request[Any, Any, Any]) -> Actor:
-    """Who asks, by bearer token or session cookie. Raises `NotSignedIn` or `CrossSite`."""
-    actor = await _actor_of(request)
-    note_actor(actor.label)
-    return actor
+    """Who asks, by bearer token or session cookie; asked once a request. Raises `NotSignedIn` or `CrossSite`."""
+    known: Actor | None = request.scope.get(_ACTOR)
+    if known is None:
+        known = request.scope[_ACTOR] = await _find_actor(request)  # type: ignore[literal-required]
+        note_actor(known.label)
+    return known
 
 
-async def _actor_of(request: Request[Any, Any, Any]) -> Actor:
+async def for_sessions(connection: Any, handler: BaseRouteHandler) -> None:
+    """Guards what needs a session, before anything of the body is read; `open_to_all` on a handler lifts it."""
+    if not handler.opt.get("open_to_all"):
+        await provide_actor(connection)
+
+
+async def _find_actor(request: Request[Any, Any, Any]) -> Actor:
     context: Context = request.app.state.context
     address = client_address(request)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token:
+        if token.strip().startswith(auth.TOKEN_PREFIX) and not _is_api(request, context):
+            raise auth.NotSignedIn
         return await auth.who_is(context, token.strip(), kind="bearer", address=address)
     token = request.cookies.get(cookie_name(context), "")
     if not token:
@@ -97,6 +115,11 @@ async def _actor_of(request: Request[Any, Any, Any]) -> Actor:
         if not secrets.compare_digest(given.encode(), actor.csrf_token.encode()):
             raise CrossSite
     return actor
+
+
+def _is_api(request: Request[Any, Any, Any], context: Context) -> bool:
+    """Whether this is the API, the only place where API tokens count."""
+    return request.url.path.removeprefix(context.settings.prefix).startswith("/api/")
 
 
 def refuse_cross_site(request: Request[Any, Any, Any]) -> None:
@@ -169,7 +192,9 @@ def exception_handlers(html_error: HtmlError | None) -> dict[Any, Any]:
         prefix = request.app.state.context.settings.prefix
         path = request.url.path.removeprefix(prefix)
         headers = {"retry-after": str(problem["retry_after_s"])} if "retry_after_s" in problem else {}
-        if html_error is not None and not path.startswith(("/api/", "/sub/", "/metrics", "/healthz", "/readyz")):
+        if html_error is not None and not path.startswith(
+            ("/api/", "/sub/", "/install/", "/metrics", "/healthz", "/readyz")
+        ):
             return html_error(request, problem["status"], problem["title"], problem["detail"], error_id)
         problem |= {"trace_id": current_trace_id()}
         return Response(problem, status_code=problem["status"], media_type=PROBLEM, headers=headers)
@@ -192,7 +217,7 @@ def exception_handlers(html_error: HtmlError | None) -> dict[Any, Any]:
 
     def on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         error_id = secrets.token_hex(6)
-        _log.error("unhandled error", error_id=error_id, path=request.url.path, exc_info=error)
+        _log.error("unhandled error", error_id=error_id, path=_shown(request.url.path), exc_info=error)
         detail = f"Something broke. The log has it as error {error_id}."
         return answer(request, _problem(500, "internal", detail) | {"error_id": error_id}, error_id)
 
@@ -325,6 +350,10 @@ def time_limit_s(path: str) -> float | None:
     """How long an answer may take; None for streams."""
     if ENDLESS.fullmatch(path):
         return None
+    if path.startswith(LARGE):
+        return None
+    if path.startswith("/install/"):
+        return FETCH_TIMEOUT_S
     return SLOW_TIMEOUT_S if SLOW.fullmatch(path) else REQUEST_TIMEOUT_S
 
 
@@ -374,3 +403,9 @@ def _log_access(scope: Scope, prefix: str, trace: Trace, status: int, took_s: fl
         "request", method=scope["method"], path=template or "(no route)", status=status,
         took_ms=round(took_s * 1000, 1), actor=trace.actor, address=client[0] if client else "", trace_id=trace.id,
     )  # fmt: skip
+
+
+def _shown(path: str) -> str:
+    """The path as the log may hold it."""
+    found = next((secret for secret in SECRET_PATHS if secret in path), "")
+    return f"{path.partition(found)[0]}{found}…" if found else path

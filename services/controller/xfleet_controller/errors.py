@@ -1,6 +1,6 @@
 """Refusals that several features share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from xfleet_contracts.errors import Refusal
@@ -35,15 +35,19 @@ class Invalid(Refusal):
         super().__init__(message or first, errors=[dict(each._asdict()) for each in self.errors])
 
 
-class VersionConflict(Refusal):
-    """Somebody else changed it since it was read."""
+class EditedMeanwhile(Refusal):
+    """Somebody else changed it since it was read; nothing of the later edit was saved."""
 
-    code = "version_conflict"
+    code = "edited_meanwhile"
     status = 409
-    message = "Somebody else changed this in the meantime. Look at it again and repeat your change."
+    message = "Somebody else changed this in the meantime. Nothing was saved: look at both and repeat your change."
 
-    def __init__(self, current: int) -> None:
-        super().__init__(version=current)
+    def __init__(self, version: int, changed: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self.version = version
+        """Of what is stored now."""
+        self.changed = dict(changed or {})
+        """By field: `theirs`, as it is stored now, and `yours`, as it was asked for; secrets are left out."""
+        super().__init__(version=version, changed=self.changed)
 
 
 class Conflict(Refusal):
@@ -67,7 +71,16 @@ def invalid(field: str, reason: str, code: str = "invalid") -> Invalid:
     return Invalid([FieldError(field, reason, code)])
 
 
-def check_version(given: Any, current: int) -> None:
+def check_version(given: Any, current: int, changed: Mapping[str, Mapping[str, Any]] | None = None) -> None:
     """Refuses an edit of something that has changed since; without a version given nothing is compared."""
     if given is not None and given != current:
-        raise VersionConflict(current)
+        raise EditedMeanwhile(current, changed)
+
+
+def both(theirs: Mapping[str, Any], yours: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The fields of an edit that differ from what is stored, in the form of `EditedMeanwhile.changed`."""
+    return {
+        name: {"theirs": theirs[name], "yours": value}
+        for name, value in yours.items()
+        if name in theirs and theirs[name] != value
+    }

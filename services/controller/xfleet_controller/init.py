@@ -12,20 +12,23 @@ from xfleet_controller.auth.passwords import password_errors
 from xfleet_controller.auth.rights import SYSTEM
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.context import Context
+from xfleet_controller.control.credentials import FILE_NAME as CLI_FILE
+from xfleet_controller.control.credentials import write_credentials
 from xfleet_controller.db import Database
 from xfleet_controller.fleet import service as fleet_service
 from xfleet_controller.fleet import store as fleet_store
-from xfleet_controller.fleet.keyring import load_or_create_keys, open_vault
-from xfleet_controller.fleet.manifest import ensure_manifest
+from xfleet_controller.fleet.keyring import load_keys, load_or_create_keys, open_vault
+from xfleet_controller.fleet.manifest import ensure_manifest, with_public
 from xfleet_controller.fleet.service import ACCOUNT_SETTING, Fleet
 from xfleet_controller.servers import service as servers
 from xfleet_controller.servers import store as servers_store
+from xfleet_controller.traffic.lost import note_lost_agent
 from xfleet_nats.accounts import AccountState
 from xfleet_nats.fleet import FleetIssuer
-from xfleet_nats.render import BrokerSettings, render_broker
+from xfleet_nats.render import BrokerSettings, WebsocketSettings, render_broker
 from xfleet_runtime.clock import SystemClock
 from xfleet_runtime.errors import Unusable
-from xfleet_runtime.files import private_directory, write_private
+from xfleet_runtime.files import writable_directory, write_private
 from xfleet_runtime.ids import new_token
 
 WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  compared with, not bound
@@ -43,6 +46,8 @@ class Initialized(msgspec.Struct, frozen=True, kw_only=True):
     broker_url: str
     enroll_token_file: str | None
     bot_credentials_file: str
+    cli_credentials_file: str | None = None
+    """For the operator's verbs on this machine; None when no owner is enabled."""
     manifest_file: str
     """The signed manifest, for agents on this machine."""
     new: bool
@@ -55,13 +60,15 @@ class InitOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Makes the server `local` and a token for its agent."""
     broker_host: str = "127.0.0.1"
     broker_port: int = 4222
+    broker_websocket_port: int = 0
+    """Where the broker also listens for `wss://`; 0 for nowhere."""
     broker_urls: tuple[str, ...] = ()
     """What agents elsewhere use; empty: made from host and port."""
 
 
 async def initialize(settings: ControllerSettings, order: InitOrder) -> Initialized:
     """Makes what is missing. Raises `Unusable`."""
-    private_directory(settings.data_dir)
+    writable_directory(settings.data_dir)
     if settings.admin_password and (errors := password_errors(settings.admin_password)):
         raise Unusable(f"XFLEET_ADMIN_PASSWORD cannot be used: {errors[0].reason}")
     clock, database = SystemClock(), Database(settings.database)
@@ -73,12 +80,14 @@ async def initialize(settings: ControllerSettings, order: InitOrder) -> Initiali
         urls = order.broker_urls or _urls(order)
         async with database.write() as session:
             await fleet_store.set_setting(session, BROKER_URLS, list(urls), clock.now())
+            told = await with_public(session, urls)
         issuer = FleetIssuer(keys, clock)
-        manifest = await ensure_manifest(database, keys, settings.root_file, clock, broker_urls=urls)
+        manifest = await ensure_manifest(database, keys, settings.root_file, clock, broker_urls=told)
         context.fleet = Fleet(issuer, manifest, urls, vault, clock)
-        config = await _render(context, issuer, order)
+        config = await render_own_broker(context, issuer, order)
         password = settings.admin_password or new_token()[:20]
         admin_created = await auth.ensure_first_admin(context, password)
+        cli = await write_credentials(database, issuer, urls, settings.data_dir / "keys" / CLI_FILE, clock)
         token_file = await _local_agent(context, settings.data_dir) if order.local_agent else None
         return Initialized(
             fleet_id=keys.fleet_id,
@@ -88,6 +97,7 @@ async def initialize(settings: ControllerSettings, order: InitOrder) -> Initiali
             broker_config=str(config),
             broker_url=urls[0],
             enroll_token_file=str(token_file) if token_file else None,
+            cli_credentials_file=str(cli) if cli else None,
             bot_credentials_file=str(_bot_credentials(issuer, urls, settings.data_dir)),
             manifest_file=str(_manifest_file(manifest, settings.data_dir)),
             new=new,
@@ -96,12 +106,38 @@ async def initialize(settings: ControllerSettings, order: InitOrder) -> Initiali
         await database.close()
 
 
-async def _render(context: Context, issuer: FleetIssuer, order: InitOrder) -> Path:
+async def make_cli_credentials(settings: ControllerSettings, path: Path, admin: str, urls: tuple[str, ...]) -> Path:
+    """Credentials of a command line for an admin, also while the controller runs. Raises `Unusable`."""
+    clock, database = SystemClock(), Database(settings.database)
+    try:
+        vault = await open_vault(database, settings.key_file)
+        keys = await load_keys(database, vault)
+        if keys is None:
+            raise Unusable(f"There is no fleet in {settings.data_dir}. Run: xfleet-controller init")
+        async with database.read() as session:
+            known = tuple(await fleet_store.find_setting(session, BROKER_URLS) or ())
+        issuer = FleetIssuer(keys, clock)
+        made = await write_credentials(database, issuer, urls or known, path, clock, admin_name=admin)
+        if made is None:
+            raise Unusable("There is no enabled owner. Give --admin NAME.")
+        return made
+    finally:
+        await database.close()
+
+
+async def render_own_broker(context: Context, issuer: FleetIssuer, order: InitOrder) -> Path:
+    """Writes what the broker of this installation starts from."""
     async with context.database.read() as session:
         revoked = await fleet_store.list_revocations(session, context.clock.now())
         serial = int(await fleet_store.find_setting(session, ACCOUNT_SETTING) or 0)
     state = AccountState(serial=serial, issued_at=int(context.clock.now().timestamp()), revocations=revoked)
-    broker = BrokerSettings(directory=context.settings.broker_dir, host=order.broker_host, port=order.broker_port)
+    port = order.broker_websocket_port
+    broker = BrokerSettings(
+        directory=context.settings.broker_dir,
+        host=order.broker_host,
+        port=order.broker_port,
+        websocket=WebsocketSettings(host=order.broker_host, port=port) if port else None,
+    )
     return render_broker(broker, issuer, state if revoked else None)
 
 
@@ -115,12 +151,11 @@ async def _local_agent(context: Context, data_dir: Path) -> Path | None:
         if server is None:
             new = servers.ServerNew(name=servers.LOCAL, slug=servers.LOCAL)
             server = await servers.add_server(session, context, SYSTEM, new)
-        elif (
-            await fleet_store.list_live_certificates(session, server.id, now)
-            and (data_dir / "agent" / "identity.json").exists()
-        ):
-            path.unlink(missing_ok=True)
-            return None
+        elif await fleet_store.list_live_certificates(session, server.id, now):
+            if (data_dir / "agent" / "identity.json").exists():
+                path.unlink(missing_ok=True)
+                return None
+            await note_lost_agent(session, server.id, now)
         line = await fleet_service.make_token(session, context.fleet, SYSTEM, server)
     write_private(path, f"{line}\n".encode())
     return path
@@ -141,18 +176,18 @@ def _bot_credentials(issuer: FleetIssuer, urls: tuple[str, ...], data_dir: Path)
 
 
 def _urls(order: InitOrder) -> tuple[str, ...]:
-    if order.broker_host not in WILDCARDS:
-        return (_url(order.broker_host, order.broker_port),)
-    own = _default_address()
-    local = _url("127.0.0.1", order.broker_port)
-    return (local, _url(own, order.broker_port)) if own else (local,)
+    hosts = [order.broker_host]
+    if order.broker_host in WILDCARDS:
+        hosts = [host for host in ("127.0.0.1", find_default_address()) if host]
+    ports = (("tls", order.broker_port), ("wss", order.broker_websocket_port))
+    return tuple(_url(scheme, host, port) for scheme, port in ports if port or scheme == "tls" for host in hosts)
 
 
-def _url(host: str, port: int) -> str:
-    return f"tls://[{host}]:{port}" if ":" in host else f"tls://{host}:{port}"
+def _url(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def _default_address() -> str:
+def find_default_address() -> str:
     """The address of the default route; nothing is sent to find it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

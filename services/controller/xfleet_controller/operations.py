@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from xfleet_controller.auth.rights import Forbidden
+from xfleet_controller.backups.jobs import register_figures
 from xfleet_controller.context import Context
 from xfleet_controller.db import is_reachable
 from xfleet_controller.edge import TheContext, client_address
@@ -47,6 +48,7 @@ class OperationsDoor(Controller):
             raise Forbidden("Metrics are for loopback, or for the metrics token.")
         registry = CollectorRegistry()
         registry.register(FleetFigures(context))
+        register_figures(registry, context)
         return Response(generate_latest(context.registry) + generate_latest(registry), media_type=METRICS_TYPE)
 
 
@@ -73,7 +75,13 @@ class FleetFigures(Collector):
         refused = GaugeMetricFamily("xfleet_heartbeats_refused", "Refused heartbeats.", labels=["reason"])
         for reason, count in presence.refused_count.items():
             refused.add_metric([reason], count)
-        return [online, applied, cpu, clients, spool, refused]
+        ends = GaugeMetricFamily(
+            "xfleet_certificate_expires_seconds", "Until the server's last identity ends.", labels=["server"]
+        )
+        now = self._context.clock.now()
+        for sid, expires_at in sorted(self._context.certificate_ends.items()):
+            ends.add_metric([sid], (expires_at - now).total_seconds())
+        return [ends, online, applied, cpu, clients, spool, refused]
 
 
 def _may_read(request: Request[Any, Any, Any], context: Context) -> bool:

@@ -18,7 +18,7 @@ from xfleet_controller.pages import panel_pages
 from xfleet_controller.proxies import behind, is_loopback, networks_of
 from xfleet_controller.web_app import create_web_app
 from xfleet_runtime.errors import Unusable
-from xfleet_runtime.files import lock_exclusively
+from xfleet_runtime.files import lock_exclusively, writable_directory
 from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
@@ -30,6 +30,7 @@ async def serve(settings: ControllerSettings) -> None:
     """Runs until cancelled. Raises `Unusable`."""
     check_listen(settings)
     check_urls(settings)
+    writable_directory(settings.data_dir)
     with _single_process(settings), bind(settings.listen, settings.port) as listener:
         async with open_controller(settings) as controller, web_server(controller, listener) as server:
             await server.finished()

@@ -88,6 +88,7 @@ def _filters(clock: Clock) -> dict[str, Callable[..., str]]:
         "percent": filters.format_percent,
         "duration": filters.format_duration,
         "moment": filters.format_moment,
+        "wire": filters.format_wire,
         "spark": filters.spark_points,
         "ago": ago,
         "until": until,

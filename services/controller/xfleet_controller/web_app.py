@@ -14,20 +14,30 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, ControllerRouterHandler
 
 from xfleet_controller import edge
+from xfleet_controller.account.api import AccountApi
+from xfleet_controller.admins.api import AdminApi, InviteApi
 from xfleet_controller.api import BASE
-from xfleet_controller.auth.api import AccountApi, SessionApi
+from xfleet_controller.audit.api import AuditApi
+from xfleet_controller.auth.api import SessionApi
+from xfleet_controller.backups.api import BackupApi
+from xfleet_controller.bodies import StrictRequest
 from xfleet_controller.bot.api import BotApi
 from xfleet_controller.clients.api import ClientApi
 from xfleet_controller.context import Context
 from xfleet_controller.edge import HtmlError
+from xfleet_controller.fleet.api import CertificateApi
 from xfleet_controller.inbounds.api import InboundApi
+from xfleet_controller.install.web import InstallDoor
+from xfleet_controller.joining.api import JoiningApi
 from xfleet_controller.logs.api import LogApi
 from xfleet_controller.operations import OperationsDoor
 from xfleet_controller.orders.api import OrderApi
 from xfleet_controller.rollouts.api import RolloutApi
 from xfleet_controller.servers.api import ServerApi
+from xfleet_controller.servers.state_api import ServerStateApi
 from xfleet_controller.subscriptions.api import SubscriptionDoor
 from xfleet_controller.tasks.api import TaskApi
+from xfleet_controller.tokens.api import TokenApi
 from xfleet_controller.traffic.api import ClientTrafficApi, TrafficApi
 
 
@@ -54,12 +64,33 @@ def create_litestar(
     api = Router(
         path=BASE,
         route_handlers=[
-            SessionApi, AccountApi, ServerApi, InboundApi, ClientApi, ClientTrafficApi, TaskApi, TrafficApi, BotApi,
-            OrderApi, LogApi, RolloutApi, show_openapi,
+            SessionApi,
+            AccountApi,
+            ServerApi,
+            ServerStateApi,
+            OrderApi,
+            LogApi,
+            CertificateApi,
+            JoiningApi,
+            InboundApi,
+            ClientApi,
+            ClientTrafficApi,
+            TaskApi,
+            TrafficApi,
+            BotApi,
+            BackupApi,
+            RolloutApi,
+            AdminApi,
+            InviteApi,
+            TokenApi,
+            AuditApi,
+            show_openapi,
         ],
+        guards=[edge.for_sessions],
+        request_class=StrictRequest,
     )  # fmt: skip
     return Litestar(
-        route_handlers=[api, SubscriptionDoor, OperationsDoor, *pages],
+        route_handlers=[api, SubscriptionDoor, InstallDoor, OperationsDoor, *pages],
         path=context.settings.prefix or "/",
         dependencies={
             "context": Provide(edge.provide_context, sync_to_thread=False),
@@ -80,18 +111,13 @@ async def show_openapi(request: Request[Any, Any, Any], actor: edge.TheActor) ->
     return request.app.openapi_schema.to_schema()
 
 
-async def _for_sessions(connection: Any, _handler: object) -> None:
-    """Guards what the framework serves by itself."""
-    await edge.provide_actor(connection)
-
-
 def _openapi() -> OpenAPIConfig:
     bearer = SecurityScheme(type="http", scheme="bearer", description="The token of `POST /api/v1/session`.")
     return OpenAPIConfig(
         title="xfleet",
         version="1",
         description="Every action of the panel as JSON. Errors are problem details with a stable word `code`.",
-        openapi_router=Router(path=f"{BASE}/schema", route_handlers=[], guards=[_for_sessions]),
+        openapi_router=Router(path=f"{BASE}/schema", route_handlers=[], guards=[edge.for_sessions]),
         render_plugins=[JsonRenderPlugin(path="/openapi.json")],
         components=Components(security_schemes={"bearer": bearer}),
         security=[{"bearer": []}],

@@ -79,7 +79,7 @@ def test_list_shows_what_was_added_without_a_reload(visit: Visit, world: PanelWo
     visit.page.goto(f"{world.base_url}/inbounds")
     visit.page.evaluate("window.unreloaded = true")
     add_inbound(visit, "first")
-    expect(visit.page.get_by_role("row", name="first")).to_contain_text("reality")
+    expect(visit.page.get_by_role("row", name="first")).to_contain_text("Reality")
     visit.page.get_by_role("row", name="first").get_by_role("button", name="Disable").click()
     expect(visit.page.get_by_role("row", name="first")).to_contain_text("disabled")
     assert visit.page.evaluate("window.unreloaded")

@@ -34,6 +34,22 @@ async def test_a_snapshot_replaces_everything_and_is_checked_by_digest(
         assert not await passes(app, sink, timeout_s=1)
 
 
+async def test_a_snapshot_whose_parts_a_hostile_broker_forges_changes_nothing_and_comes_again(
+    agent: AgentProcess, controller: SmallController
+) -> None:
+    await controller.apply(entities(direct_to_loopback()))
+    before, wanted = controller.point, entities(direct_to_loopback(), ws_inbound(7001))
+    controller.forging = True
+    with pytest.raises(RemoteRefusal) as refused:
+        await controller.apply_snapshot(wanted, revision=40)
+    assert refused.value.remote_code == "state_unreachable"
+    beat = await controller.heard()
+    assert (beat.wanted_revision, beat.wanted_digest) == (before.revision, before.digest)
+    assert "Traceback" not in agent.log()
+    controller.forging = False
+    assert (await controller.apply_snapshot(wanted, revision=40)).applied_revision == 40
+
+
 async def test_a_difference_from_a_wrong_base_is_answered_with_the_agents_own_point(
     agent: AgentProcess, controller: SmallController
 ) -> None:

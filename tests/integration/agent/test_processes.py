@@ -53,9 +53,9 @@ async def test_long_logs_are_set_aside_while_xray_runs(processes: Processes) -> 
     running = await processes.start(State(settings=SettingsBody(log_level="debug")), Shape())
     log = processes._log_dir / "error.log"
     await eventually(lambda: log.exists() and log.stat().st_size)
-    assert await processes.rotate_logs(running, limit_bytes=1)
+    assert await processes.rotate_logs([running], limit_bytes=1)
     assert log.with_suffix(".log.1").stat().st_size
     await eventually(log.exists)
     assert is_running(running.record)
-    assert not await processes.rotate_logs(running)
+    assert not await processes.rotate_logs([running])
     await processes.end(running)

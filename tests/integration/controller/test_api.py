@@ -197,12 +197,12 @@ async def test_two_admins_do_not_overwrite_each_other_unseen(api: httpx.AsyncCli
     url = f"/api/v1/clients/{made['id']}"
     first = await api.patch(url, json={"comment": "mine", "version": made["version"]})
     assert first.status_code == 200
-    body = problem(await api.patch(url, json={"comment": "yours", "version": made["version"]}), 409, "version_conflict")
+    body = problem(await api.patch(url, json={"comment": "yours", "version": made["version"]}), 409, "edited_meanwhile")
     assert body["version"] == made["version"] + 1
     assert (await api.get(url)).json()["comment"] == "mine"
     inbound = await new_inbound(api, server.id)
     stale = {"remark": "x", "version": inbound["version"] + 5}
-    problem(await api.patch(f"/api/v1/inbounds/{inbound['id']}", json=stale), 409, "version_conflict")
+    problem(await api.patch(f"/api/v1/inbounds/{inbound['id']}", json=stale), 409, "edited_meanwhile")
 
 
 @pytest.mark.parametrize(
@@ -219,6 +219,12 @@ async def test_two_admins_do_not_overwrite_each_other_unseen(api: httpx.AsyncCli
         ({"name": "x", "expires_at": "soon"}, "expires_at", "invalid"),
         ({"name": "x", "inbound_ids": [99]}, "inbound_ids", "not_found"),
         ({"name": "x", "nmae": "y"}, "nmae", "unknown_field"),
+        ({"name": "x", "total_bytes": "5000"}, "total_bytes", "invalid"),
+        ({"name": "x", "total_bytes": True}, "total_bytes", "invalid"),
+        ({"name": "x", "enabled": "true"}, "enabled", "invalid"),
+        ({"name": "x", "enabled": 1}, "enabled", "invalid"),
+        ({"name": "x", "inbound_ids": ["1"]}, "inbound_ids[0]", "invalid"),
+        ({"name": 7}, "name", "invalid"),
     ],
 )
 async def test_a_wrong_client_is_refused_by_field_and_reason(
@@ -235,6 +241,7 @@ async def test_a_wrong_client_is_refused_by_field_and_reason(
     [
         ({"port": 70000}, "port", None),
         ({"port": 0}, "port", None),
+        ({"port": "443"}, "port", "invalid"),
         ({"server_id": 99}, "server_id", "not_found"),
         ({"protocol": "carrier-pigeon"}, "protocol", None),
         (
@@ -301,6 +308,7 @@ async def test_everything_carries_strict_headers(api: httpx.AsyncClient) -> None
     for path in ("/healthz", "/api/v1/servers", "/nowhere", "/api/v1/openapi.json"):
         headers = (await api.get(path)).headers
         assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
 
 

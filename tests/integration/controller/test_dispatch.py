@@ -157,6 +157,19 @@ async def test_a_state_refused_for_good_is_not_sent_again(world: World, api: Any
     assert agent.heard.count("state.apply") == count + 1
 
 
+async def test_an_order_that_was_refused_for_now_is_tried_again_under_a_new_id(
+    world: World, api: Any, agent: SmallAgent
+) -> None:
+    await eventually(lambda: in_step(world, agent))
+    agent.order_ids.clear()
+    agent.refusal = ErrorBody(code="state_unreachable", message="Later.", details={})
+    await api.post("/api/v1/inbounds", json={**WEBSOCKET, "server_id": 1})
+    await eventually(lambda: len(agent.order_ids) >= 2)
+    assert len(set(agent.order_ids)) == len(agent.order_ids)
+    agent.refusal = None
+    await beating(agent, lambda: in_step(world, agent))
+
+
 async def test_a_large_state_travels_in_chunks(world: World, api: Any, agent: SmallAgent) -> None:
     await eventually(lambda: in_step(world, agent))
     agent.silent = True

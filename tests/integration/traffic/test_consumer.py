@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig
 
 from harness.broker import FleetBroker, eventually, running_broker
@@ -16,7 +17,7 @@ from xfleet_contracts.streams import TRAFFIC
 from xfleet_contracts.traffic import Batch
 from xfleet_controller.traffic.consumer import LedgerConsumer, StreamDelivery
 from xfleet_nats.jetstream import ensure_streams
-from xfleet_runtime.broker import BrokerLink
+from xfleet_runtime.broker import BrokerLink, BrokerOutage
 
 pytestmark = pytest.mark.real_broker
 
@@ -145,6 +146,32 @@ async def test_a_broker_that_restarts_is_found_again(broker: FleetBroker, bench:
 
         await eventually(published)
         await eventually(reaches(bench, ONE, 2), within_s=20)
+
+
+async def test_an_acknowledgement_the_broker_never_heard_is_said_again_on_the_next_connection(
+    broker: FleetBroker, bench: LedgerBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unheard(_message: Msg) -> None:
+        pass
+
+    async with agent(broker) as link, consuming(broker, bench) as consumer:
+        monkeypatch.setattr(Msg, "ack", unheard)
+        for seq in (1, 2):
+            await publish(link, batch(E1, seq, (ONE, INBOUND, 1, 0)))
+        await eventually(reaches(bench, ONE, 2))
+        monkeypatch.undo()
+        await broker.restart()
+        await link.wait_connected(10)
+
+        async def settled() -> bool:
+            with suppress(BrokerOutage):
+                return await consumer.count_pending("srv1") == 0
+            return False
+
+        await eventually(settled)
+        duplicates = bench.registry.get_sample_value("xfleet_ledger_batches_total", {"outcome": "duplicate"})
+        assert duplicates in {None, 0}
+    assert await bench.totals() == {ONE: (2, 0)}
 
 
 async def test_a_database_that_is_away_holds_the_stream_and_nothing_is_lost(

@@ -17,7 +17,7 @@ from harness.controller_fleet import SmallAgent, World, api_of, running_world, s
 from harness.ledger import batch
 from xfleet_contracts import codec, subjects
 from xfleet_contracts.allowance import ALLOWANCE, Allowances
-from xfleet_contracts.commands import Command, Reply
+from xfleet_contracts.commands import Command
 from xfleet_contracts.receipt import RECEIPT, Receipt
 from xfleet_contracts.traffic import LEDGER, LedgerAnswer, LedgerQuery
 from xfleet_controller.clients.models import Client
@@ -104,11 +104,10 @@ async def test_bytes_show_in_the_api_and_the_agent_gets_its_receipt(world: World
         await eventually(lambda: meter.receipts and meter.receipts[-1].committed_through == 2)
         totals = (await api.get("/api/v1/traffic")).json()
         assert (totals["up_bytes"], totals["down_bytes"]) == (1001, 235)
-        query = codec.encode(LedgerQuery(instance="i1", epoch=meter.epoch, starts=("s1",)))
+        query = LedgerQuery(instance="i1", epoch=meter.epoch, starts=("s1",))
 
         async def answered() -> bool:
-            answer = await meter.agent.link.request(subjects.call("local", LEDGER), query, timeout_s=5)
-            reply = codec.decode(answer.payload, Reply)
+            reply = await meter.agent.call(LEDGER, query)
             found = msgspec.json.decode(reply.data, type=LedgerAnswer)
             return found.pending_count == 0 and [mark.through for mark in found.committed] == [2]
 

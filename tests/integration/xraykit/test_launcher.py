@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from harness.broker import eventually
 from harness.xray import (
     HEADER,
     Sink,
@@ -30,7 +31,7 @@ from xfleet_xraykit.counters import ClientTraffic, client_traffic
 from xfleet_xraykit.errors import XrayDown
 from xfleet_xraykit.launcher import BinaryLauncher, WheelLauncher
 from xfleet_xraykit.links import share_link
-from xfleet_xraykit.process import StartedXray, is_running, stop, wait_exit
+from xfleet_xraykit.process import StartedXray, is_running, start_time_ticks, stop, wait_exit
 from xfleet_xraykit.render import render_config
 from xfleet_xraykit.state import State
 
@@ -163,6 +164,19 @@ async def test_another_process_with_the_same_pid_is_neither_adopted_nor_ended(sh
 async def test_the_wheel_knows_its_version() -> None:
     version = await WheelLauncher().version()
     assert version.split(".")[0].isdigit()
+
+
+async def test_a_question_ends_with_its_asker() -> None:
+    program = (
+        "import asyncio; from xfleet_xraykit.launcher import WheelLauncher; asyncio.run(WheelLauncher().version())"
+    )
+    asker = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+    children = Path(f"/proc/{asker.pid}/task/{asker.pid}/children")
+    await eventually(lambda: children.read_text().strip())
+    child = int(children.read_text())
+    asker.kill()
+    await asker.wait()
+    await eventually(lambda: start_time_ticks(child) is None)
 
 
 async def test_a_socket_path_longer_than_linux_takes_is_refused_in_words(tmp_path: Path) -> None:

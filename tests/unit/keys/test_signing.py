@@ -9,7 +9,7 @@ from xfleet_contracts.enrollment import Manifest, SignedManifest
 from xfleet_contracts.errors import MessageMalformed, Refusal
 from xfleet_runtime.keys import signing
 from xfleet_runtime.keys.nkeys import BadKeyError
-from xfleet_runtime.keys.signing import SigningKey
+from xfleet_runtime.keys.signing import Asked, SigningKey
 
 KEY, OTHER = SigningKey.from_seed(bytes(32)), SigningKey.from_seed(bytes([1]) * 32)  # ids must not change per run
 TRUSTED = {KEY.id: KEY.public}
@@ -67,6 +67,28 @@ def test_every_other_header_is_refused_by_name(header: str | None, refusal: type
 def test_no_header_makes_the_check_fail_otherwise(header: str) -> None:
     with pytest.raises(Refusal):
         signing.verify_command(TRUSTED, header, "s", b"p")
+
+
+def test_an_answer_fits_its_own_call_and_nothing_else() -> None:
+    asked = Asked(reply="_INBOX.a.srv1.x.1", subject="fleet.rpc.srv1.ledger", question=b"{}")
+    header = signing.sign_answer(KEY, asked, b"[]")
+    assert signing.verify_answer(TRUSTED, header, asked, b"[]") == KEY.id
+    for moved in (
+        msgspec.structs.replace(asked, reply="_INBOX.a.srv1.x.2"),
+        msgspec.structs.replace(asked, subject="fleet.rpc.srv1.ledger_batch"),
+        msgspec.structs.replace(asked, question=b"{} "),
+    ):
+        with pytest.raises(signing.SignatureWrong):
+            signing.verify_answer(TRUSTED, header, moved, b"[]")
+    for wrong in (
+        header,
+        signing.sign_command(KEY, asked.reply, b"[0]"),
+        signing.sign_command(KEY, asked.subject, b"[0]"),
+    ):
+        with pytest.raises(signing.SignatureWrong):
+            signing.verify_answer(TRUSTED, wrong, asked, b"[0]")
+    with pytest.raises(signing.SignatureKeyUnknown):
+        signing.verify_answer(TRUSTED, signing.sign_answer(OTHER, asked, b"[]"), asked, b"[]")
 
 
 def test_a_manifest_opens_under_its_root_only() -> None:

@@ -71,3 +71,12 @@ def test_both_lines_of_a_sparkline_share_one_scale() -> None:
 def test_persian_gets_its_digits_and_others_do_not() -> None:
     assert filters.localize_digits("12:05", "fa") == "۱۲:۰۵"
     assert filters.localize_digits("12:05", "ru") == "12:05"
+
+
+def test_moments_and_words_of_the_wire_read_as_people_write_them() -> None:
+    assert filters.format_moment(NOW, seconds=True) == NOW.strftime("%Y-%m-%d %H:%M:%S UTC")
+    assert filters.format_moment(None, seconds=True) == filters.NOTHING
+    assert [filters.format_wire(word) for word in ("vless", "ws", "raw", "reality", "")] == [
+        "VLESS", "WebSocket", "TCP", "Reality", "",
+    ]  # fmt: skip
+    assert filters.format_wire("carrier-pigeon") == "carrier-pigeon"

@@ -1,7 +1,8 @@
-"""Signatures that outlive the broker's word: commands by a controller's key, manifests by the fleet root.
+"""Signatures that outlive the broker's word: commands and answers by a controller's key, manifests by the fleet root.
 
 A command's header is `Xf-Sig: v1 <key id> <base64url signature>` over `xfleet-cmd-v1` NUL subject NUL payload as sent,
-so it is checked before anything is parsed and cannot be moved to another subject.
+so it is checked before anything is parsed and cannot be moved to another subject. An answer to an agent's call has the
+same header over `xfleet-rpc-v1` and all of what it answers, so that it fits no other call and no other question.
 """
 
 import base64
@@ -10,11 +11,12 @@ import hashlib
 from collections.abc import Mapping
 from typing import Self
 
+import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from xfleet_contracts import codec
-from xfleet_contracts.commands import SIGNATURE_CONTEXT
+from xfleet_contracts.commands import ANSWER_CONTEXT, SIGNATURE_CONTEXT
 from xfleet_contracts.enrollment import CommandKey, Manifest, SignedManifest
 from xfleet_contracts.errors import Refusal
 from xfleet_runtime.keys.nkeys import BadKeyError
@@ -25,11 +27,11 @@ _KEY_BYTES = 32
 
 
 class SignatureMissing(Refusal):
-    """A command without a signature header."""
+    """A message without a signature header."""
 
     code = "signature_missing"
     status = 401
-    message = "The command carries no signature."
+    message = "The message carries no signature."
 
 
 class SignatureMalformed(Refusal):
@@ -37,15 +39,15 @@ class SignatureMalformed(Refusal):
 
     code = "signature_malformed"
     status = 401
-    message = "The command's signature cannot be read."
+    message = "The message's signature cannot be read."
 
 
 class SignatureKeyUnknown(Refusal):
-    """A command signed by a key the manifest does not name."""
+    """A message signed by a key the manifest does not name."""
 
     code = "signature_key_unknown"
     status = 401
-    message = "The command is signed by a key that is not trusted here."
+    message = "The message is signed by a key that is not trusted here."
 
 
 class SignatureWrong(Refusal):
@@ -53,7 +55,7 @@ class SignatureWrong(Refusal):
 
     code = "signature_wrong"
     status = 401
-    message = "The command's signature does not fit its subject and contents."
+    message = "The message's signature does not fit its subject and contents."
 
 
 class ManifestUntrusted(Refusal):
@@ -110,8 +112,7 @@ def command_key(key: SigningKey) -> CommandKey:
 
 def sign_command(key: SigningKey, subject: str, payload: bytes) -> str:
     """The value of the signature header for these bytes on that subject."""
-    signature = key.sign(SIGNATURE_CONTEXT + subject.encode() + b"\0" + payload)
-    return f"{SCHEME} {key.id} {base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
+    return _header(key, _command_bytes(subject, payload))
 
 
 def verify_command(trusted: Mapping[str, bytes], header: str | None, subject: str, payload: bytes) -> str:
@@ -119,6 +120,43 @@ def verify_command(trusted: Mapping[str, bytes], header: str | None, subject: st
 
     Raises `SignatureMissing`, `SignatureMalformed`, `SignatureKeyUnknown` or `SignatureWrong`.
     """
+    return _verify(trusted, header, subject, _command_bytes(subject, payload))
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A call as it was made: what an answer to it is bound to."""
+
+    reply: str
+    """The subject the asker wants the answer on."""
+    subject: str
+    question: bytes
+    """The payload of the call, as sent."""
+
+
+def sign_answer(key: SigningKey, asked: Asked, payload: bytes) -> str:
+    """The value of the signature header for these bytes as the answer to that call."""
+    return _header(key, _answer_bytes(asked, payload))
+
+
+def verify_answer(trusted: Mapping[str, bytes], header: str | None, asked: Asked, payload: bytes) -> str:
+    """The id of the key that gave these bytes as the answer to that call. Raises as `verify_command` does."""
+    return _verify(trusted, header, asked.subject, _answer_bytes(asked, payload))
+
+
+def _command_bytes(subject: str, payload: bytes) -> bytes:
+    return SIGNATURE_CONTEXT + subject.encode() + b"\0" + payload
+
+
+def _answer_bytes(asked: Asked, payload: bytes) -> bytes:
+    question = hashlib.sha256(asked.question).hexdigest()
+    return ANSWER_CONTEXT + f"{asked.reply}\0{asked.subject}\0{question}\0".encode() + payload
+
+
+def _header(key: SigningKey, data: bytes) -> str:
+    return f"{SCHEME} {key.id} {base64.urlsafe_b64encode(key.sign(data)).decode().rstrip('=')}"
+
+
+def _verify(trusted: Mapping[str, bytes], header: str | None, subject: str, data: bytes) -> str:
     if not header:
         raise SignatureMissing(subject=subject)
     scheme, _, rest = header.partition(" ")
@@ -131,7 +169,7 @@ def verify_command(trusted: Mapping[str, bytes], header: str | None, subject: st
         raise SignatureMalformed(subject=subject) from cause
     if signer not in trusted:
         raise SignatureKeyUnknown(subject=subject, key_id=signer)
-    if not _genuine(trusted[signer], signature, SIGNATURE_CONTEXT + subject.encode() + b"\0" + payload):
+    if not _genuine(trusted[signer], signature, data):
         raise SignatureWrong(subject=subject, key_id=signer)
     return signer
 

@@ -1,16 +1,24 @@
-"""The verbs this agent knows, one file each: a `NAME` and a `verb(parts)`."""
+"""The verbs this agent knows, one file each: a `NAME` and a `verb(parts)`, or `verbs(parts)` for a family."""
 
 from typing import Protocol, cast
 
 from xfleet_agent.commands import (
+    agent_update,
+    backup,
+    certs,
+    checks_run,
     clients_online,
+    geofiles_update,
     health,
     info,
+    logs_read,
     state_apply,
+    state_read,
     system_stats,
     traffic_read,
     unreplied,
     xray_config,
+    xray_install,
     xray_restart,
     xray_start,
     xray_stop,
@@ -31,13 +39,19 @@ class Command(Protocol):
 
 
 _MODULES = (
+    agent_update,
+    checks_run,
     clients_online,
+    geofiles_update,
     health,
     info,
+    logs_read,
     state_apply,
+    state_read,
     system_stats,
     traffic_read,
     xray_config,
+    xray_install,
     xray_restart,
     xray_start,
     xray_stop,
@@ -50,5 +64,6 @@ def add_verbs(parts: Parts) -> None:
     for module in _MODULES:
         command = cast("Command", module)
         parts.desk.add(command.NAME, command.verb(parts))
-    for name, each in unreplied.verbs(parts).items():
-        parts.desk.add(name, each)
+    for family in (backup, certs, unreplied):
+        for name, each in family.verbs(parts).items():
+            parts.desk.add(name, each)

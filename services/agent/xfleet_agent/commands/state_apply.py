@@ -12,6 +12,7 @@ from xfleet_contracts import codec
 from xfleet_contracts.apply import APPLY, BASE_MISMATCH, ApplyOrder, ApplyReport
 from xfleet_contracts.desired_state import Difference, SnapshotChunk, SnapshotManifest, digest_of
 from xfleet_contracts.errors import MessageMalformed, Refusal
+from xfleet_runtime.broker import BrokerOutage
 from xfleet_xraykit.errors import XrayDown, XrayHung
 
 NAME = APPLY
@@ -31,6 +32,14 @@ class DigestMismatch(Refusal):
     code = "digest_mismatch"
     status = 422
     message = "The entities do not add up to the digest of the state; a snapshot is needed."
+
+
+class StateUnreachable(Refusal):
+    """The controller's answer with a part of the snapshot did not come, or cannot be trusted."""
+
+    code = "state_unreachable"
+    status = 503
+    message = "A part of the snapshot could not be fetched; send the order again."
 
 
 def verb(parts: Parts) -> Verb:
@@ -62,7 +71,7 @@ def verb(parts: Parts) -> Verb:
             took_ms=int((time.monotonic() - started) * 1000),
         )
 
-    return Verb(handler=handle, weight="state", at_once=1)
+    return Verb(handler=handle, at_once=1)
 
 
 async def _take_difference(parts: Parts, difference: Difference) -> None:
@@ -81,7 +90,10 @@ async def _take_snapshot(parts: Parts, manifest: SnapshotManifest) -> None:
         return
     entities: Entities = {}
     for name in manifest.chunks:
-        data = await parts.calls.state_chunk(manifest.target.revision, name)
+        try:
+            data = await parts.calls.state_chunk(manifest.target.revision, name)
+        except BrokerOutage as outage:
+            raise StateUnreachable(reason=str(outage)) from outage
         for entity in codec.decode(data, SnapshotChunk).entities:
             entities[entity.key] = bytes(entity.body)
     if await parts.worker.run(digest_of, entities) != manifest.target.digest:

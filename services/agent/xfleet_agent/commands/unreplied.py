@@ -1,4 +1,4 @@
-"""The verbs without an answer: receipts, forks, allowances, manifests. The latest wins, a loss is harmless."""
+"""The verbs without an answer: receipts, forks, allowances, manifests, leases. The latest wins, a loss is harmless."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,6 +9,7 @@ from xfleet_agent.parts import Parts
 from xfleet_contracts import codec
 from xfleet_contracts.allowance import ALLOWANCE, Allowances
 from xfleet_contracts.enrollment import SignedManifest
+from xfleet_contracts.logs import LOG_LEASE, LogLease
 from xfleet_contracts.receipt import FORK, RECEIPT, Fork, Receipt
 
 MANIFEST = "manifest"
@@ -33,10 +34,14 @@ def verbs(parts: Parts) -> dict[str, Verb]:
             await parts.link.replace_credentials(parts.identity.credentials())
         parts.beat.set()
 
+    async def on_lease(body: msgspec.Raw) -> None:
+        await parts.leases.take(codec.decode(bytes(body), LogLease))
+
     handlers: dict[str, Callable[[msgspec.Raw], Awaitable[None]]] = {
         RECEIPT: on_receipt,
         FORK: on_fork,
         ALLOWANCE: on_allowance,
         MANIFEST: on_manifest,
+        LOG_LEASE: on_lease,
     }
     return {name: Verb(handler=handler) for name, handler in handlers.items()}

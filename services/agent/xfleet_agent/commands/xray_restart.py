@@ -23,4 +23,4 @@ def verb(parts: Parts) -> Verb:
         parts.beat.set()
         return XrayVersion(version=parts.driver.version, start_id=parts.driver.state().start_id)
 
-    return Verb(handler=handle, weight="heavy", repeatable=False, at_once=1)
+    return Verb(handler=handle, repeatable=False, at_once=1)

@@ -22,4 +22,4 @@ def verb(parts: Parts) -> Verb:
         parts.beat.set()
         return XrayVersion(version=parts.driver.version, start_id=parts.driver.state().start_id)
 
-    return Verb(handler=handle, weight="heavy", at_once=1)
+    return Verb(handler=handle, at_once=1)

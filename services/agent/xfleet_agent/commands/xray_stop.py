@@ -18,4 +18,4 @@ def verb(parts: Parts) -> Verb:
         parts.beat.set()
         return Nothing()
 
-    return Verb(handler=handle, weight="heavy", at_once=1)
+    return Verb(handler=handle, at_once=1)

@@ -11,20 +11,21 @@ import msgspec
 
 from xfleet_cli.up.announce import Announcement, lines_of, say
 from xfleet_cli.up.keeper import Keeper, describe_end, said
-from xfleet_cli.up.layout import Layout
+from xfleet_cli.up.layout import Layout, broker_host
 from xfleet_cli.up.parts import Part
-from xfleet_cli.up.plan import Plan, make_plan
+from xfleet_cli.up.plan import LOOPBACK, Plan, make_plan
 from xfleet_cli.up.prepare import Prepared, prepare
 from xfleet_cli.up.probe import panel_answers
 from xfleet_cli.up.record import RunRecord, end_leftovers
 from xfleet_cli.up.services import agent_of, bot_of, broker_of, child_environment, controller_of, init_arguments
 from xfleet_cli.up.settings import UpSettings, check, data_directory
 from xfleet_runtime.errors import Unusable
-from xfleet_runtime.files import lock_exclusively, private_directory, write_private
+from xfleet_runtime.files import lock_exclusively, writable_directory, write_private
 from xfleet_runtime.main import EXIT_UNUSABLE
 
 READY_TIMEOUT_S = 90.0
 _POLL_S = 0.1
+LISTEN_POLL_S = 1.0
 _ADMIN_PASSWORD = "XFLEET_ADMIN_PASSWORD"  # noqa: S105  a variable's name
 
 
@@ -39,12 +40,12 @@ class Ready(msgspec.Struct, frozen=True):
 async def conduct(settings: UpSettings) -> None:
     """Runs everything until a signal asks for the end; a second signal hurries. Raises `Unusable`."""
     check(settings)
-    layout = Layout(private_directory(data_directory(settings)))
+    layout = Layout(writable_directory(data_directory(settings)))
     if settings.ready_file is not None:
         settings.ready_file.unlink(missing_ok=True)
     lock = lock_exclusively(layout.lock, owner="xfleet up")
     try:
-        with _signals() as (stop, hurry):
+        with signals() as (stop, hurry):
             await _conduct_locked(settings, layout, stop, hurry)
     finally:
         os.close(lock)
@@ -102,9 +103,18 @@ class _Running:
         keeper = await self._start(controller)
         await _wait_ready(controller, plan)
         group.create_task(keeper.keep())
+        group.create_task(self._open_broker(plan))
         for part in (*late, *([bot] if bot else [])):
             group.create_task((await self._start(part)).keep())
         _tell_ready(plan, prepared)
+
+    async def _open_broker(self, plan: Plan) -> None:
+        """Has the broker start again when the panel wants it to listen to machines elsewhere; its keeper does it."""
+        while plan.broker_host == LOOPBACK and broker_host(plan.layout) is None:  # noqa: ASYNC110  a file has no event
+            await asyncio.sleep(LISTEN_POLL_S)
+        if plan.broker_host == LOOPBACK:
+            say(f"Opening the broker's port {plan.broker_port} to machines elsewhere, as the panel was told.")
+            await self._keepers["broker"].part.stop(asyncio.Event())
 
     async def stop(self, hurry: asyncio.Event) -> None:
         """Agent first, while controller and broker can still take its last bytes; the broker last."""
@@ -171,7 +181,7 @@ def _write_ready(path: Path, ready: Ready) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
+def signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
     """Two events: set by the first and by the second signal that asks for the end."""
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()

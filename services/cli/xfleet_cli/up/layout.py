@@ -39,6 +39,11 @@ class Layout(msgspec.Struct, frozen=True):
         return self.root / "broker"
 
     @property
+    def broker_listen(self) -> Path:
+        """Written by the controller when the panel was told to open the broker to machines elsewhere."""
+        return self.root / "broker-listen.json"
+
+    @property
     def agent(self) -> Path:
         """The local agent's state."""
         return self.root / "agent"
@@ -61,6 +66,18 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     broker_port: int | None = None
     base_path: str = ""
     """With a leading slash and without a trailing one; empty for none."""
+
+
+class _Listen(msgspec.Struct, frozen=True):
+    host: str
+
+
+def broker_host(layout: Layout) -> str | None:
+    """The address on which the panel wants the broker to listen; None while it wants nothing."""
+    try:
+        return msgspec.json.decode(layout.broker_listen.read_bytes(), type=_Listen).host
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def recall(layout: Layout) -> Memory | None:

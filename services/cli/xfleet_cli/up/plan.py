@@ -4,7 +4,7 @@ import secrets
 
 import msgspec
 
-from xfleet_cli.up.layout import Layout, Memory, recall, remember
+from xfleet_cli.up.layout import Layout, Memory, broker_host, recall, remember
 from xfleet_cli.up.ports import choose_port
 from xfleet_cli.up.settings import DEFAULT_BROKER_PORT, DEFAULT_PANEL_PORT, UpSettings
 from xfleet_cli.up.tls import PanelCertificate, default_address, given_certificate, own_certificate
@@ -20,6 +20,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     layout: Layout
     settings: UpSettings
     host: str
+    broker_host: str
     panel_port: int
     broker_port: int
     base_path: str
@@ -48,8 +49,14 @@ def make_plan(settings: UpSettings, layout: Layout) -> Plan:
     panel_port = choose_port(
         "panel", "--panel-port", host, asked=settings.panel_port, last=known.panel_port, usual=DEFAULT_PANEL_PORT
     )
+    brokers_host = EVERYWHERE if broker_host(layout) else host
     broker_port = choose_port(
-        "broker", "--broker-port", host, asked=settings.broker_port, last=known.broker_port, usual=DEFAULT_BROKER_PORT
+        "broker",
+        "--broker-port",
+        brokers_host,
+        asked=settings.broker_port,
+        last=known.broker_port,
+        usual=DEFAULT_BROKER_PORT,
     )
     certificate = _certificate(settings, layout)
     base_path = _base_path(settings, known)
@@ -58,6 +65,7 @@ def make_plan(settings: UpSettings, layout: Layout) -> Plan:
         layout=layout,
         settings=settings,
         host=host,
+        broker_host=brokers_host,
         panel_port=panel_port,
         broker_port=broker_port,
         base_path=base_path,

@@ -53,7 +53,8 @@ async def prepare(arguments: Sequence[str], *, environment: Mapping[str, str], l
             child.kill()
             await child.wait()
     if child.returncode == EXIT_UNUSABLE:
-        raise Unusable(last_line(log_file).removeprefix("xfleet: "))
+        reason = last_line(log_file).removeprefix("xfleet: ")
+        raise Unusable(reason or f"Preparing the data directory was refused. Its log: {log_file}")
     if child.returncode != 0:
         raise Unusable(f"Preparing the data directory failed (exit code {child.returncode}). Its log: {log_file}")
     try:

@@ -12,10 +12,12 @@ import psutil
 
 from xfleet_runtime.errors import Unusable
 from xfleet_runtime.files import write_private
+from xfleet_runtime.log import get_logger
 
 END_TIMEOUT_S = 15.0
 _POLL_S = 0.05
 _SAME_START_S = 1.0
+_log = get_logger(__name__)
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -51,7 +53,11 @@ class RunRecord:
         self._path.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        write_private(self._path, msgspec.json.encode(self._started))
+        """A full disk must not end a fleet that runs; an outdated record names processes by their start time."""
+        try:
+            write_private(self._path, msgspec.json.encode(self._started))
+        except OSError as error:
+            _log.warning("who runs could not be noted", path=str(self._path), error=error.strerror)
 
 
 async def end_leftovers(path: Path, say: Callable[[str], None]) -> None:

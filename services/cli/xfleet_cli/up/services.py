@@ -22,15 +22,17 @@ def init_arguments(plan: Plan) -> Sequence[str]:
         str(plan.layout.root),
         "--local-agent",
         "--broker-host",
-        plan.host,
+        plan.broker_host,
         "--broker-port",
         str(plan.broker_port),
+        "--broker-websocket-port",
+        str(plan.settings.broker_websocket_port),
     )
 
 
 def broker_of(plan: Plan) -> Broker:
     """The nats-server over the rendered directory."""
-    settings = BrokerSettings(directory=plan.layout.broker, host=plan.host, port=plan.broker_port)
+    settings = BrokerSettings(directory=plan.layout.broker, host=plan.broker_host, port=plan.broker_port)
     return Broker(BrokerProcess(settings))
 
 
@@ -46,6 +48,8 @@ def controller_of(plan: Plan) -> Service:
         str(plan.panel_port),
         "--broker-url",
         plan.broker_url,
+        "--broker-listen-file",
+        str(plan.layout.broker_listen),
     ]
     arguments += ["--base-path", plan.base_path]
     if plan.certificate is not None:

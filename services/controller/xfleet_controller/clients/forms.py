@@ -12,6 +12,7 @@ from xfleet_controller.errors import FieldError, Invalid
 from xfleet_controller.inbounds.views import InboundRowView
 from xfleet_controller.panel.forms import Fields, whole_number
 from xfleet_controller.panel.views import OptionView
+from xfleet_ui.filters import format_wire
 
 UNITS = {"MB": 1024**2, "GB": 1024**3, "TB": 1024**4}
 BYTES = "B"
@@ -108,7 +109,14 @@ def inbound_options(
 def _place(row: InboundRowView, *, single_server: bool) -> tuple[str, ...]:
     server = "" if single_server else row.server_name
     security = "" if row.security in {"", "none"} else row.security
-    return server, row.protocol, row.network, security, str(row.port), "" if row.enabled else "disabled"
+    return (
+        server,
+        format_wire(row.protocol),
+        format_wire(row.network),
+        format_wire(security),
+        str(row.port),
+        "" if row.enabled else "disabled",
+    )
 
 
 def _inbound_ids(fields: Fields) -> list[int]:

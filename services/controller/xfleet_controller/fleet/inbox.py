@@ -1,8 +1,11 @@
-"""The desks on the bus: enrollment, and the calls of agents. Both answer only to the asker's own inbox, over `rpc`."""
+"""The desks on the bus: enrollment, and the calls of agents. Both answer only to the asker's own inbox, over `rpc`.
+
+Answers to agents are signed with the controller's command key: the broker must not be able to tell them anything.
+"""
 
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -10,7 +13,7 @@ from sqlalchemy import select
 
 from xfleet_contracts import codec, subjects
 from xfleet_contracts.apply import SNAPSHOT_GONE, ChunkRequest
-from xfleet_contracts.commands import Reply
+from xfleet_contracts.commands import SIGNATURE_HEADER, Reply
 from xfleet_contracts.enrollment import EnrollRequest
 from xfleet_contracts.errors import ErrorBody, MessageMalformed, Refusal
 from xfleet_controller.context import Context
@@ -20,6 +23,7 @@ from xfleet_controller.servers.difference import find_chunk
 from xfleet_controller.servers.models import Server
 from xfleet_controller.servers.presence import Bucket
 from xfleet_runtime.broker import BrokerLink, BrokerOutage, Incoming
+from xfleet_runtime.keys.signing import Asked, SigningKey, sign_answer
 from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
@@ -27,6 +31,9 @@ QUEUE = "controller"
 WORKERS_COUNT = 8
 CALLS_BURST_COUNT = 200
 CALLS_PER_S = 20
+ENROLL_BURST_COUNT = 10
+ENROLL_PER_S = 0.1
+TOKENS_KEPT = 4096
 Answerer = Callable[[str, int, bytes], Awaitable[bytes]]
 """Gets sid, server id and payload of a call; gives the answer's payload."""
 
@@ -61,14 +68,18 @@ def refusal_of(refusal: Refusal) -> bytes:
 class Desks:
     """Answers agents and those who enroll."""
 
-    def __init__(self, context: Context, fleet: Fleet, rpc: BrokerLink, on_revoked: Callable[[], None]) -> None:
+    def __init__(
+        self, context: Context, fleet: Fleet, rpc: BrokerLink, key: SigningKey, on_revoked: Callable[[], None]
+    ) -> None:
         self.refused_count: Counter[str] = Counter()
         """Calls that were not answered, by reason."""
         self._context = context
         self._fleet = fleet
         self._rpc = rpc
+        self._key = key
         self._on_revoked = on_revoked
         self._buckets: dict[str, Bucket] = {}
+        self._enrolling: dict[str, Bucket] = {}
         self._logged: set[tuple[str, str]] = set()
         self._methods: dict[str, Answerer] = {"state": self._state, "renew": self._renew}
 
@@ -96,7 +107,9 @@ class Desks:
             self._ignore(sid, "too_fast")
             return
         payload = await self._answered(message, lambda: self._call(sid, message))
-        await self._respond(message, payload, subjects.agent_inbox(sid))
+        asked = Asked(reply=message.reply, subject=message.subject, question=message.payload)
+        headers = {SIGNATURE_HEADER: sign_answer(self._key, asked, payload)}
+        await self._respond(message, payload, subjects.agent_inbox(sid), headers)
 
     async def _call(self, sid: str, message: Incoming) -> bytes:
         answerer = self._methods.get(subjects.tail_of(message.subject))
@@ -116,6 +129,7 @@ class Desks:
             return
 
         async def answer() -> bytes:
+            self._limit_enrolling(token_id)
             request = codec.decode(message.payload, EnrollRequest)
             identity, revoked = await service.enroll(self._context.database, self._fleet, token_id, request)
             if revoked:
@@ -123,6 +137,17 @@ class Desks:
             return answer_of(identity)
 
         await self._respond(message, await self._answered(message, answer), within)
+
+    def _limit_enrolling(self, token_id: str) -> None:
+        """Raises `EnrollingTooOften`; the tokens that asked longest ago are forgotten."""
+        now_s = self._context.clock.monotonic_s()
+        fresh = Bucket(filled_at_s=now_s, burst=ENROLL_BURST_COUNT, per_s=ENROLL_PER_S, tokens=ENROLL_BURST_COUNT)
+        bucket = self._enrolling.pop(token_id, fresh)
+        self._enrolling[token_id] = bucket
+        while len(self._enrolling) > TOKENS_KEPT:
+            del self._enrolling[next(iter(self._enrolling))]
+        if not bucket.take(now_s):
+            raise service.EnrollingTooOften
 
     async def _answered(self, message: Incoming, answer: Callable[[], Awaitable[bytes]]) -> bytes:
         try:
@@ -136,9 +161,11 @@ class Desks:
             body = ErrorBody(code="internal", message=f"Something broke on the controller (error {error_id}).")
             return codec.encode(Reply(ok=False, error=body))
 
-    async def _respond(self, message: Incoming, payload: bytes, within: str) -> None:
+    async def _respond(
+        self, message: Incoming, payload: bytes, within: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         try:
-            await self._rpc.respond(message, payload, within=within)
+            await self._rpc.respond(message, payload, within=within, headers=headers)
         except BrokerOutage as outage:
             _log.info("an answer could not be sent", subject=message.subject, reason=str(outage))
 

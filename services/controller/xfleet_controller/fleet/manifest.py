@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_contracts.enrollment import Manifest, SignedManifest
 from xfleet_contracts.heartbeat import Heartbeat
@@ -23,8 +24,18 @@ from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
 SETTING = "manifest"
+BROKER_PUBLIC_URLS = "broker_public_urls"
+"""Setting: where machines elsewhere find the broker."""
 MANIFEST_VERB = "manifest"
+RESTORED = "restored_at_ms"
+"""Since when the database is an older copy of itself: agents may hold a newer manifest than it knows."""
 BEHIND_COUNT = 10_000
+
+
+async def with_public(session: AsyncSession, own: tuple[str, ...]) -> tuple[str, ...]:
+    """The addresses agents get: our own first (elsewhere they fail at once), then those for machines elsewhere."""
+    public = await store.find_setting(session, BROKER_PUBLIC_URLS) or ()
+    return tuple(dict.fromkeys((*own, *public)))
 
 
 async def ensure_manifest(
@@ -42,6 +53,7 @@ async def ensure_manifest(
     """
     async with database.read() as session:
         held = _from_setting(await store.find_setting(session, SETTING))
+        restored_at_ms = int(await store.find_setting(session, RESTORED) or 0)
     current = signing.open_manifest(keys.root_public, held) if held is not None else None
     wanted = Manifest(
         fleet_id=keys.fleet_id,
@@ -53,7 +65,7 @@ async def ensure_manifest(
         tls_name=keys.tls_name,
         panel_urls=panel_urls,
     )
-    if held is not None and wanted == current:
+    if held is not None and current is not None and wanted == current and restored_at_ms < current.issued_at_ms:
         return held
     root = find_root(root_file)
     if root is None:
@@ -62,7 +74,9 @@ async def ensure_manifest(
         _log.warning("the manifest should change but the fleet root is offline: the old one stays", file=str(root_file))
         return held
     if current is not None:
-        wanted = msgspec.structs.replace(wanted, serial=current.serial + 1, issued_at_ms=clock.now_ms())
+        above = clock.now_ms() // 1000 if restored_at_ms else 0  # what was signed after the backup, and is forgotten
+        serial = max(current.serial + 1, above)
+        wanted = msgspec.structs.replace(wanted, serial=serial, issued_at_ms=max(clock.now_ms(), restored_at_ms + 1))
     signed = signing.sign_manifest(root.manifest_key, wanted)
     async with database.write() as session:
         value = {name: base64.b64encode(getattr(signed, name)).decode() for name in ("payload", "signature")}
@@ -82,13 +96,15 @@ class ManifestTeller:
 
     def __init__(self, commander: Commander, fleet: Fleet) -> None:
         self._commander = commander
-        self._signed = fleet.manifest
-        self._serial = signing.open_manifest(fleet.issuer.keys.root_public, fleet.manifest).serial
+        self._fleet = fleet
+        self._known = (fleet.manifest, _serial_of(fleet))
         self._behind: asyncio.Queue[str] = asyncio.Queue(maxsize=BEHIND_COUNT)
 
     def on_beat(self, sid: str, beat: Heartbeat) -> None:
         """Notes who is behind."""
-        if beat.manifest_serial < self._serial and not self._behind.full():
+        if self._known[0] is not self._fleet.manifest:
+            self._known = (self._fleet.manifest, _serial_of(self._fleet))
+        if beat.manifest_serial < self._known[1] and not self._behind.full():
             self._behind.put_nowait(sid)
 
     async def run(self) -> None:
@@ -96,6 +112,10 @@ class ManifestTeller:
         while True:
             sid = await self._behind.get()
             try:
-                await self._commander.send(sid, MANIFEST_VERB, self._signed)
+                await self._commander.send(sid, MANIFEST_VERB, self._fleet.manifest)
             except BrokerOutage as outage:
                 _log.info("a manifest could not be sent", sid=sid, reason=str(outage))
+
+
+def _serial_of(fleet: Fleet) -> int:
+    return signing.open_manifest(fleet.issuer.keys.root_public, fleet.manifest).serial

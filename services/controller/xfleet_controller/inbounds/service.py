@@ -8,9 +8,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from xfleet_contracts.codec import redact
 from xfleet_contracts.desired_state import InboundBody
 from xfleet_controller.audit.store import note
-from xfleet_controller.auth.rights import Actor, authorize
+from xfleet_controller.auth.rights import Actor, authorize, may
 from xfleet_controller.clients.models import Tombstone
 from xfleet_controller.context import Context
 from xfleet_controller.errors import FieldError, Invalid, NotFound, check_version, invalid
@@ -92,14 +93,14 @@ async def list_inbounds(
         rows, total = await store.list_inbounds(
             session, server_id=server_id, search=search, offset=(page - 1) * page_size, limit=page_size
         )
-        return await _views(session, context, rows), total
+        return [_shown(actor, view) for view in await _views(session, context, rows)], total
 
 
 async def get_inbound(context: Context, actor: Actor, inbound_id: int) -> InboundView:
     """One inbound. Raises `NotFound`."""
     authorize(actor, "inbounds.read")
     async with context.database.read() as session:
-        return await _view(session, context, inbound_id)
+        return _shown(actor, await _view(session, context, inbound_id))
 
 
 async def create_inbound(context: Context, actor: Actor, new: InboundNew) -> tuple[InboundView, list[int]]:
@@ -108,8 +109,11 @@ async def create_inbound(context: Context, actor: Actor, new: InboundNew) -> tup
     _check_remark(new.remark)
     async with context.database.write() as session:
         async with state.changing(session, context, [new.server_id], operation="add_inbound", actor=actor) as change:
-            if await find_server(session, new.server_id) is None:
+            server = await find_server(session, new.server_id)
+            if server is None:
                 raise invalid("server_id", "There is no such server.", "not_found")
+            if server[0].retiring_at is not None:
+                raise invalid("server_id", "This server is being deleted.", "server_retiring")
             ref = await store.unused_ref(session, Inbound, "inbound")
             given = InboundBody(
                 ref=ref,
@@ -130,7 +134,7 @@ async def create_inbound(context: Context, actor: Actor, new: InboundNew) -> tup
                 created_at=change.now,
                 updated_at=change.now,
             )
-            _write_body(context, row, body)
+            write_body(context, row, body)
             session.add(row)
             await session.flush()
             change.scope = Scope(inbounds=frozenset({ref}))
@@ -141,7 +145,7 @@ async def create_inbound(context: Context, actor: Actor, new: InboundNew) -> tup
 async def edit_inbound(
     context: Context, actor: Actor, inbound_id: int, edit: InboundEdit
 ) -> tuple[InboundView, list[int]]:
-    """Changes an inbound; the ids of the tasks this caused. Raises `Invalid`, `NotFound` or `VersionConflict`."""
+    """Changes an inbound; the ids of the tasks this caused. Raises `Invalid`, `NotFound` or `EditedMeanwhile`."""
     authorize(actor, "inbounds.write")
     if edit.remark is not UNSET:
         _check_remark(edit.remark)
@@ -160,9 +164,9 @@ async def edit_inbound(
                 row.remark = edit.remark.strip()
             if edit.enabled is not UNSET:
                 row.enabled = edit.enabled
-            _write_body(context, row, body)
+            write_body(context, row, body)
             if default_flow(body) != default_flow(before):
-                await _move_flows(session, context, row, default_flow(body))
+                await move_flows(session, context, row, default_flow(body))
             row.version += 1
             row.updated_at = change.now
             change.scope = Scope(inbounds=frozenset({row.ref}))
@@ -194,7 +198,16 @@ async def delete_inbound(context: Context, actor: Actor, inbound_id: int) -> lis
     return change.task_ids
 
 
-def _write_body(context: Context, row: Inbound, body: InboundBody) -> None:
+def _shown(actor: Actor, view: InboundView) -> InboundView:
+    """The inbound as the actor may see it: keys and passwords are for who may change them."""
+    if may(actor, "inbounds.write"):
+        return view
+    hidden = {name: redact(getattr(view.body, name)) for name in ("settings", "stream_settings", "sniffing")}
+    return view._replace(body=msgspec.structs.replace(view.body, **hidden))
+
+
+def write_body(context: Context, row: Inbound, body: InboundBody) -> None:
+    """Puts what Xray is told into the row's columns, sealed."""
     row.listen, row.port = body.listen, body.port
     row.network, row.security = transport_name(body.stream_settings), security_name(body.stream_settings)
     config = InboundConfig(settings=body.settings, stream_settings=body.stream_settings, sniffing=body.sniffing)
@@ -213,14 +226,14 @@ async def _checked(
     if clash is not None:
         name = others[clash].remark or f"#{others[clash].id}"
         errors.append(FieldError("port", f"Port {body.port} is already used by the inbound {name}.", "port_taken"))
-    if holder := await _holder_of(session, context, server_id, body):
+    if holder := await holder_of(session, context, server_id, body):
         errors.append(FieldError("port", f"Port {body.port} is used by the {holder} of this machine.", "port_taken"))
     if errors:
         raise Invalid(errors)
     return body
 
 
-async def _holder_of(session: AsyncSession, context: Context, server_id: int, body: InboundBody) -> str:
+async def holder_of(session: AsyncSession, context: Context, server_id: int, body: InboundBody) -> str:
     """Which part of xfleet itself listens on this port, where the server is the controller's own machine."""
     found = await find_server(session, server_id)
     if found is None or found[0].slug != LOCAL or body.listen.startswith(("/", "@")):
@@ -230,7 +243,8 @@ async def _holder_of(session: AsyncSession, context: Context, server_id: int, bo
     return holders.get(body.port, "")
 
 
-async def _move_flows(session: AsyncSession, context: Context, row: Inbound, flow: str) -> None:
+async def move_flows(session: AsyncSession, context: Context, row: Inbound, flow: str) -> None:
+    """Gives every client on the inbound this flow."""
     for client, link in await store.list_links(session, row.id):
         record = credentials_record(client.ref, row.ref)
         held = context.vault.open_value(record, link.credentials_sealed, Credentials)

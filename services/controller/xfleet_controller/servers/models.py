@@ -44,8 +44,14 @@ class Server(Base):
     """When the agent's certificate or JWT expires, whichever comes first, as it last told."""
     last_beat: Mapped[Any | None] = mapped_column(Json)
     """Host figures and uptimes of the last heartbeat that was written down, for when nobody is heard."""
+    drift_at: Mapped[datetime | None]
+    """When its agent last found that Xray ran something else than it should, and mended it."""
+    replaced: Mapped[Any | None] = mapped_column(Json)
+    """What became of the last replacement of its machine, in the form of `servers.replacing.Replaced`."""
     allow_private_destinations: Mapped[bool] = mapped_column(default=False)
     traffic_factor: Mapped[Decimal] = mapped_column(Numeric(8, 4), default=Decimal(1))
+    version: Mapped[int] = mapped_column(default=1)
+    """Grows with every edit by a person: who edits an older one is told."""
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
@@ -116,12 +122,15 @@ class ConfigVersion(Base):
 
     __tablename__ = "config_versions"
 
-    server_id: Mapped[int] = mapped_column(ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True)
-    revision: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    """Not the revision: a remark or a switched-off inbound changes without one."""
+    server_id: Mapped[int] = mapped_column(ForeignKey("servers.id", ondelete="CASCADE"), index=True)
+    revision: Mapped[int] = mapped_column(BigId)
+    """The desired revision at that time."""
     operation: Mapped[str] = mapped_column(String(50), default="")
     actor: Mapped[str] = mapped_column(String(100), default="")
     body: Mapped[Any] = mapped_column(Json)
-    """Inbounds, outbounds, rules and settings in the form of `servers.history`."""
+    """Inbounds, outbounds, rules and settings in the form of `servers.versions.ConfigForm`."""
     created_at: Mapped[datetime]
 
 

@@ -86,6 +86,7 @@ class Presence:
         self._clock = clock
         self._seen: dict[str, Seen] = {}
         self._buckets: dict[str, Bucket] = {}
+        self._gone: set[str] = set()
         self._known: set[str] | None = None
         self._listening_since_s: float | None = None
         self._watchers: set[asyncio.Queue[str]] = set()
@@ -99,9 +100,20 @@ class Presence:
         """Our subscription does not stand: nothing can be concluded from silence."""
         self._listening_since_s = None
 
+    def now_gone(self, sid: str) -> None:
+        """It was cut off by us: offline until it is heard again."""
+        self._gone.add(sid)
+        self.touch(sid)
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether our subscription stands: otherwise silence says nothing."""
+        return self._listening_since_s is not None
+
     def set_known(self, sids: set[str]) -> None:
         """The servers there are; beats of others are refused, and forgotten when deleted."""
         self._known = sids
+        self._gone &= sids
         for sid in set(self._seen) - sids:
             del self._seen[sid]
             self.touch(sid)
@@ -125,6 +137,7 @@ class Presence:
         now_s = self._clock.monotonic_s()
         seen = self._seen.get(sid)
         before = self.status(sid)
+        self._gone.discard(sid)
         if seen is not None and beat.instance in seen.beats and beat.seq <= seen.beats[beat.instance][0].seq:
             self._refuse(sid, "older_beat")
             return
@@ -162,6 +175,8 @@ class Presence:
     def status(self, sid: str, stored: str = PENDING) -> str:
         """online, stale or offline; `stored` is the answer while we cannot know better."""
         seen, now_s = self._seen.get(sid), self._clock.monotonic_s()
+        if sid in self._gone:
+            return OFFLINE
         if seen is not None and now_s - seen.received_at_s < self.stale_after_s:
             return ONLINE
         if self._listening_since_s is None:

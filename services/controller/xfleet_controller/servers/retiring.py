@@ -7,6 +7,9 @@ from xfleet_controller.clients.models import Tombstone
 from xfleet_controller.tasks.models import ServerTask
 from xfleet_controller.tasks.store import OPEN
 
+REVERT = "revert_config"
+"""The operation of going back to an earlier configuration: it deletes inbounds too, where it was asked to."""
+
 
 async def settle_retired(session: AsyncSession) -> None:
     """Marks tombstones done whose servers are all past the deletion."""
@@ -16,7 +19,7 @@ async def settle_retired(session: AsyncSession) -> None:
         waiting = (
             select(ServerTask.id)
             .where(
-                ServerTask.operation == f"delete_{tombstone.kind}",
+                ServerTask.operation.in_((f"delete_{tombstone.kind}", REVERT)),
                 ServerTask.status.in_(OPEN),
                 ServerTask.created_at == tombstone.deleted_at,
             )

@@ -21,6 +21,7 @@ from xfleet_controller.outbox import note_dirty_server
 from xfleet_controller.servers.compile import Scope, compile_entities
 from xfleet_controller.servers.index import Name, StateIndex
 from xfleet_controller.servers.models import Server, ServerRevision, StateEntity, StatePointRow
+from xfleet_controller.servers.versions import note_version
 from xfleet_controller.sql import batches, insert_into
 from xfleet_controller.tasks.models import ServerTask
 from xfleet_controller.trace import current_trace_id
@@ -82,6 +83,9 @@ async def changing(
     await _store(session, context, moves)
     tasks = [_note_move(session, context, move, change.now, operation, actor) for move in moves]
     await session.flush()
+    if change.scope.whole or change.scope.inbounds:
+        for row in rows.values():
+            await note_version(session, context.vault, row, operation=operation, actor=actor.label, now=change.now)
     change.task_ids.extend(task.id for task in tasks)
 
 

@@ -1,7 +1,8 @@
 """The loop that feeds the ledger from the stream TRAFFIC."""
 
 import asyncio
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -35,15 +36,17 @@ BROKER_ERRORS = (BrokerOutage, nats.errors.Error, TimeoutError)
 class StreamDelivery:
     """A message of the stream, acknowledged at most once."""
 
-    def __init__(self, message: Msg) -> None:
+    def __init__(self, message: Msg, on_ack: Callable[[str], None] = lambda _subject: None) -> None:
         self.subject = message.subject
         self.payload = message.data
         self.stored_at: datetime = message.metadata.timestamp.astimezone(UTC)
         self._message = message
+        self._on_ack = on_ack
         self._settled = False
 
     async def ack(self) -> None:
         """It is committed; when the broker does not hear it, it comes again and is known."""
+        self._on_ack(self._message.reply)
         await self._settle(self._message.ack)
 
     async def nak(self, delay_s: float) -> None:
@@ -69,6 +72,9 @@ class LedgerConsumer:
         self._clock = clock
         self._buckets: dict[str, Bucket] = {}
         self._backoff = Backoff(first_s=1.0, most_s=30.0)
+        self._acks: deque[tuple[float, str]] = deque(maxlen=LEDGER_CONSUMER.max_ack_pending)
+        """Moment and subject of the last acknowledgements: what the broker did not keep is said again."""
+        self._acks_of: datetime | None = None
 
     async def run(self) -> None:
         """Consumes for ever, on this and every later connection."""
@@ -78,7 +84,8 @@ class LedgerConsumer:
             try:
                 js = self._link.js
                 pull = await js.pull_subscribe_bind(LEDGER_CONSUMER.durable, stream=TRAFFIC.name)
-                await js.consumer_info(TRAFFIC.name, LEDGER_CONSUMER.durable, timeout=API_TIMEOUT_S)
+                info = await js.consumer_info(TRAFFIC.name, LEDGER_CONSUMER.durable, timeout=API_TIMEOUT_S)
+                await self._acknowledge_again(info.created)
                 backoff.reset()
                 await self._consume(pull)
             except BROKER_ERRORS as error:
@@ -93,6 +100,22 @@ class LedgerConsumer:
         except (nats.errors.Error, TimeoutError) as error:
             raise BrokerOutage(f"the stream did not answer: {error!r}") from error
         return (info.state.subjects or {}).get(subject, 0)
+
+    async def _acknowledge_again(self, made_at: datetime | None) -> None:
+        """Says on a new connection what the old one or the broker's last life may have lost; twice does no harm.
+
+        A consumer made anew counts anew: an old acknowledgement would mean another message there.
+        """
+        if made_at != self._acks_of:
+            self._acks.clear()
+            self._acks_of = made_at
+        since_s = self._clock.monotonic_s() - LEDGER_CONSUMER.ack_wait_s
+        for acked_at_s, subject in tuple(self._acks):
+            if acked_at_s >= since_s:
+                await self._link.publish(subject, b"+ACK")
+
+    def _note_ack(self, subject: str) -> None:
+        self._acks.append((self._clock.monotonic_s(), subject))
 
     async def _consume(self, pull: JetStreamContext.PullSubscription) -> None:
         bound_to = self._link.js._nc  # noqa: SLF001  nats-py offers no other way to see a new connection
@@ -111,7 +134,7 @@ class LedgerConsumer:
             return []
         with suppress(nats.errors.TimeoutError, TimeoutError):
             messages += await pull.fetch(self._ingest.settings.fetch_count - 1, timeout=GATHER_S)
-        return [StreamDelivery(message) for message in messages]
+        return [StreamDelivery(message, self._note_ack) for message in messages]
 
     async def admit(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Those of servers that keep to their rate; the others' are given back before anything is decoded."""

@@ -8,7 +8,7 @@ import msgspec
 from xfleet_contracts import codec
 from xfleet_contracts.commands import Reply
 from xfleet_contracts.errors import Refusal
-from xfleet_contracts.traffic import BatchName, BatchRequest, EpochMark, LedgerAnswer, LedgerQuery
+from xfleet_contracts.traffic import BATCH_NOT_KEPT, BatchName, BatchRequest, EpochMark, LedgerAnswer, LedgerQuery
 from xfleet_controller.db import Database
 from xfleet_controller.traffic import store
 from xfleet_controller.traffic.clones import BeatBook, CloneWatch, Doubles
@@ -43,7 +43,7 @@ class LedgerNotReady(Refusal):
 class BatchNotKept(Refusal):
     """A batch that is not in the ledger, or whose body is no longer kept."""
 
-    code = "batch_not_kept"
+    code = BATCH_NOT_KEPT
     status = 404
     message = "The ledger keeps no such batch."
 
