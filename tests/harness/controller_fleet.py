@@ -157,7 +157,7 @@ class SmallAgent:
     verbs: dict[str, Verb] = field(default_factory=dict[str, Verb])
     """How it answers verbs other than `state.apply`; None for no answer."""
     commands: list[Command] = field(default_factory=list[Command])
-    """All it was told, in order."""
+    """All it was told beside `state.apply`, in order."""
 
     @property
     def sid(self) -> str:
@@ -185,7 +185,8 @@ class SmallAgent:
         signing.verify_command(self.trusted, message.headers.get(SIGNATURE_HEADER), message.subject, message.payload)
         command = codec.decode(message.payload, Command)
         self.heard.append(verb)
-        self.commands.append(command)
+        if verb != APPLY:
+            self.commands.append(command)
         if verb == STATE_READ and verb not in self.verbs:
             await self.link.publish(message.reply, codec.encode(self._state_page(command)))
             return

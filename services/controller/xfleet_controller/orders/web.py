@@ -105,7 +105,7 @@ async def take_geofiles(visit: NamedDependency[Visit], server_id: FromPath[int])
         except Invalid as refusal:
             raise forms.renamed(refusal, body) from refusal
     except Invalid as refusal:
-        form = refused(fields.values(), refusal)
+        form = refused(forms.GEO_BLANK | fields.values(), refusal)
         return await _form(visit, server_id, "orders/_geofiles.html", "Update geo files", form)
 
 
