@@ -29,6 +29,7 @@ from xfleet_controller.orders.blobs import METHOD as BLOB
 from xfleet_controller.orders.blobs import Transfers
 from xfleet_controller.orders.runner import OrderRunner
 from xfleet_controller.outbox import Outbox
+from xfleet_controller.rollouts import store as rollouts
 from xfleet_controller.rollouts.runner import RolloutRunner
 from xfleet_controller.servers import jobs as server_jobs
 from xfleet_controller.servers import service as servers
@@ -226,6 +227,7 @@ async def keep_house(context: Context) -> None:
     async with context.database.write() as session:
         await tasks.expire_overdue(session, now)
         await tasks.forget_the_old(session, now - TASKS_KEPT)
+        await rollouts.forget_the_old(session, now - TASKS_KEPT)
         await fleet_store.forget_the_old(session, now, now - TOKENS_KEPT)
 
 
