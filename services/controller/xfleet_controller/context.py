@@ -11,6 +11,7 @@ from xfleet_controller.config import ControllerSettings
 from xfleet_controller.db import Database
 from xfleet_controller.install.gate import Gate
 from xfleet_controller.install.library import Library
+from xfleet_controller.install.side_door import SideDoor
 from xfleet_controller.panel.pulse import Pulse
 from xfleet_controller.servers.index import StateIndexes
 from xfleet_controller.servers.presence import Presence
@@ -50,6 +51,7 @@ class Context:
         self.library = Library(settings.data_dir / "install")
         """What machines that join fetch."""
         self.install_gate = Gate()
+        self.side_door = SideDoor()
         self.registry = CollectorRegistry()
         """This controller's own figures."""
         self.certificate_ends: dict[str, datetime] = {}

@@ -217,7 +217,7 @@ fetch() {
     printf '%s  %s\n' "$sum" "$work/$name" >>"$work/sums"
   done
   if have curl; then
-    curl -fsSk --connect-timeout 15 --retry 2 -K "$work/urls" </dev/null 2>"$work/said" || fetch_failed
+    curl -fsSk --fail-early --connect-timeout 15 --retry 2 -K "$work/urls" </dev/null 2>"$work/said" || fetch_failed
   elif have wget; then
     sed -n 's/^url = "\(.*\)"$/\1/p' "$work/urls" >"$work/list"
     wget -q --no-check-certificate --timeout=30 -P "$work" -i "$work/list" </dev/null 2>"$work/said" || fetch_failed
@@ -406,7 +406,18 @@ uninstall() {
   fi
 }
 
+# The line's own directory goes too; the shell has read on from a file that has no name any more.
+clean_up() {
+  rm -rf "${work:-}"
+  case "$0" in
+  */tmp.??????????/agent.sh)
+    rm -f "$0"
+    rmdir "${0%/*}" 2>/dev/null || true ;;
+  esac
+}
+
 main() {
+  trap clean_up EXIT
   parse "$@"
   umask 022
   if [ "$action" = uninstall ]; then
@@ -417,7 +428,6 @@ main() {
   check_machine
   read_token
   work=$(mktemp -d) || fail "There is no room for temporary files."
-  trap 'rm -rf "$work"' EXIT
   trap 'exit 130' INT TERM HUP
   find_python
   make_places
