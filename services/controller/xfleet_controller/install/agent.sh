@@ -341,9 +341,17 @@ enroll() {
   fi
   stop_agent TERM
   printf '%s' "$token" | as_account "$prefix/current/bin/xfleet-agent" enroll --again --state-dir "$state" \
-    --token-file - 2>"$work/said" || fail "$(grep '^xfleet: ' "$work/said" | tail -n 1 | sed 's/^xfleet: //')"
+    --token-file - 2>"$work/said" || fail "$(enrollment_said)"
   printf '%s\n' "$sum" >"$state/joined-with"
   if [ "$service" = yes ]; then chown "$ACCOUNT:$ACCOUNT" "$state/joined-with"; fi
+}
+
+enrollment_said() {
+  if grep -q '^xfleet: ' "$work/said"; then
+    grep '^xfleet: ' "$work/said" | tail -n 1 | sed 's/^xfleet: //'
+  else
+    printf 'Enrolling failed: %s' "$(tail -n 1 "$work/said" | cut -c 1-300)"
+  fi
 }
 
 launcher_pid() {
