@@ -105,6 +105,19 @@ def create_litestar(
     )
 
 
+def create_side_door(context: Context) -> ASGIApp:
+    """`/install/` and nothing else, without the base path."""
+    app = Litestar(
+        route_handlers=[InstallDoor],
+        dependencies={"context": Provide(edge.provide_context, sync_to_thread=False)},
+        exception_handlers=edge.exception_handlers(None),
+        openapi_config=None,
+        logging_config=LoggingConfig(configure_root_logger=False, log_exceptions="never"),
+        state=State({"context": context}),
+    )
+    return edge.around(app, "")
+
+
 @get("/openapi.json", include_in_schema=False, media_type=OpenAPIMediaType.OPENAPI_JSON)
 async def show_openapi(request: Request[Any, Any, Any], actor: edge.TheActor) -> dict[str, Any]:  # noqa: ARG001  a session
     """The API's own description, for whoever may use it."""
