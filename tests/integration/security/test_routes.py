@@ -12,7 +12,7 @@ from xfleet_controller.auth import service as auth
 from xfleet_controller.context import Context
 from xfleet_controller.servers.models import Server
 
-OPEN_TO_ALL = ("/login", "/sub/", "/install/", "/healthz", "/readyz", "/static/")
+OPEN_TO_ALL = ("/login", "/sub/", "/install/", "/agent/v1/renew", "/healthz", "/readyz", "/static/")
 SIGN_IN = {("POST", "/api/v1/session"), ("POST", "/login")}
 
 
