@@ -25,7 +25,7 @@ from xfleet_controller.bot.api import BotApi
 from xfleet_controller.clients.api import ClientApi
 from xfleet_controller.context import Context
 from xfleet_controller.edge import HtmlError
-from xfleet_controller.fleet.api import CertificateApi
+from xfleet_controller.fleet.api import AgentDoor, CertificateApi
 from xfleet_controller.inbounds.api import InboundApi
 from xfleet_controller.install.web import InstallDoor
 from xfleet_controller.joining.api import JoiningApi
@@ -90,7 +90,7 @@ def create_litestar(
         request_class=StrictRequest,
     )  # fmt: skip
     return Litestar(
-        route_handlers=[api, SubscriptionDoor, InstallDoor, OperationsDoor, *pages],
+        route_handlers=[api, AgentDoor, SubscriptionDoor, InstallDoor, OperationsDoor, *pages],
         path=context.settings.prefix or "/",
         dependencies={
             "context": Provide(edge.provide_context, sync_to_thread=False),

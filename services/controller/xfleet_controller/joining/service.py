@@ -17,7 +17,7 @@ from xfleet_controller.context import Context
 from xfleet_controller.errors import BusUnavailable, NotFound
 from xfleet_controller.fleet import service as fleet_service
 from xfleet_controller.fleet import store as fleet_store
-from xfleet_controller.fleet.manifest import BROKER_PUBLIC_URLS, ensure_manifest, with_public
+from xfleet_controller.fleet.manifest import BROKER_PUBLIC_URLS, default_address, ensure_manifest, with_public
 from xfleet_controller.fleet.service import TOKEN_LIFETIME, Fleet
 from xfleet_controller.install import library, side_door
 from xfleet_controller.joining.addresses import checked_urls, is_local, is_private
@@ -240,14 +240,16 @@ async def _open_listener(context: Context, fleet: Fleet, own: tuple[str, ...]) -
     file = context.settings.broker_listen_file
     if file is None:
         return
-    order = InitOrder(broker_host=EVERYWHERE, broker_port=_port_of(own))
+    order = InitOrder(
+        broker_host=EVERYWHERE, broker_port=_port_of(own, "tls"), broker_websocket_port=_port_of(own, "wss", 0)
+    )
     await render_own_broker(context, fleet.issuer, order)
     write_private(file, json.dumps({"host": EVERYWHERE}).encode())
     _log.info("the broker is to listen on all addresses", port=order.broker_port)
 
 
 async def _dial(fleet: Fleet, url: str) -> Dial:
-    credentials, started_s = fleet.issuer.bus_credentials("ops-ro", "reachability", (url,)), time.monotonic()
+    credentials, started_s = fleet.issuer.bus_credentials("enroll", "reachability", (url,)), time.monotonic()
     try:
         async with BrokerLink(credentials, name="reachability", longest_wait_s=DIAL_EVERY_S) as link:
             await link.wait_connected(DIAL_TIMEOUT_S)
@@ -270,9 +272,7 @@ def _listens(context: Context, own: tuple[str, ...]) -> Listens:
 
 
 def _guessed(own: tuple[str, ...]) -> str:
-    from xfleet_controller.init import find_default_address  # noqa: PLC0415  as above
-
-    address = find_default_address()
+    address = default_address()
     shown = f"[{address}]" if ":" in address else address
     return f"tls://{shown}:{_port_of(own)}" if address else ""
 
@@ -284,8 +284,9 @@ def _own_panel(context: Context) -> str:
     return f"{scheme}://{settings.listen}:{settings.port}{settings.prefix}"
 
 
-def _port_of(urls: tuple[str, ...]) -> int:
-    return next((port for url in urls if (port := urlsplit(url).port)), 4222)
+def _port_of(urls: tuple[str, ...], scheme: str = "tls", otherwise: int = 4222) -> int:
+    found = (urlsplit(url) for url in urls)
+    return next((each.port for each in found if each.scheme == scheme and each.port), otherwise)
 
 
 def _side_door_url(context: Context, urls: tuple[str, ...]) -> str:
