@@ -296,6 +296,7 @@ class XrayDriver:
             if by_order:
                 await self._worker.run(self._store.save_facts, xray_stopped="yes")
             running, self.current = self.current, None
+            self.processes.closed = not by_order
             self.status = "stopped"
             self.last_error = ""
             self._changed.set()
