@@ -13,6 +13,7 @@ SETTINGS: dict[str, frozenset[str]] = {
             "data_dir",
             "panel_port",
             "broker_port",
+            "broker_websocket_port",
             "ready_file",
             "public",
             "base_path",
@@ -44,6 +45,8 @@ SETTINGS: dict[str, frozenset[str]] = {
             "profile_title",
             "profile_update_hours",
             "admin_password",
+            "backup_passphrase",
+            "backup_passphrase_file",
             "log_level",
         },
     ),
@@ -52,6 +55,7 @@ SETTINGS: dict[str, frozenset[str]] = {
             "state_dir",
             "install_dir",
             "xray_binary",
+            "broker_proxy",
             "meter_interval_s",
             "heartbeat_interval_s",
             "drift_interval_s",
@@ -63,6 +67,7 @@ SETTINGS: dict[str, frozenset[str]] = {
             "log_level",
         },
     ),
+    "cli": frozenset({"credentials"}),
     "bot": frozenset({"credentials_file", "token_file", "bot_token", "bot_api_base", "log_level"}),
 }
 

@@ -25,6 +25,7 @@ class ClientOut(msgspec.Struct, kw_only=True):
     sub_id: str
     subscription_url: str
     links: list[str]
+    """Empty, with `sub_id` and `subscription_url`, for who may not see links."""
     inbound_ids: list[int]
     enabled: bool
     state: str
@@ -55,12 +56,13 @@ class ClientChanged(ClientOut, kw_only=True):
 def client_fields(view: ClientView, base: str) -> dict[str, Any]:
     """The fields of `ClientOut`."""
     names = (
-        "id", "name", "sub_id", "enabled", "total_bytes", "expires_at", "comment", "version", "created_at",
+        "id", "name", "enabled", "total_bytes", "expires_at", "comment", "version", "created_at",
         "updated_at",
     )  # fmt: skip
     fields = {name: getattr(view.row, name) for name in names}
     return fields | {
-        "subscription_url": f"{base}{subscription_path(view.row.sub_id)}",
+        "sub_id": view.row.sub_id if view.links_shown else "",
+        "subscription_url": f"{base}{subscription_path(view.row.sub_id)}" if view.links_shown else "",
         "links": [link.url for link in view.links],
         "inbound_ids": list(view.inbound_ids),
         "state": view.state,

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_contracts.desired_state import ClientBody
 from xfleet_controller.audit.store import note
-from xfleet_controller.auth.rights import SYSTEM, Actor, authorize
+from xfleet_controller.auth.rights import SYSTEM, Actor, authorize, may
 from xfleet_controller.clients import store
 from xfleet_controller.clients.models import Client, ClientInbound, Tombstone
 from xfleet_controller.clients.store import Usage
@@ -75,6 +75,8 @@ class ClientView(NamedTuple):
     usage: Usage
     inbound_ids: Sequence[int]
     links: Sequence[Link]
+    links_shown: bool = True
+    """False for who may see clients but not connect as one."""
 
 
 async def list_clients(
@@ -103,7 +105,7 @@ async def list_clients(
             offset=(page - 1) * page_size,
             limit=page_size,
         )
-        return await _views(session, context, rows), total
+        return [_shown(actor, view) for view in await _views(session, context, rows)], total
 
 
 async def get_client(context: Context, actor: Actor, client_id: int) -> ClientView:
@@ -113,7 +115,12 @@ async def get_client(context: Context, actor: Actor, client_id: int) -> ClientVi
         row = await session.get(Client, client_id)
         if row is None:
             raise NotFound("There is no such client.")
-        return (await _views(session, context, [row]))[0]
+        return _shown(actor, (await _views(session, context, [row]))[0])
+
+
+def _shown(actor: Actor, view: ClientView) -> ClientView:
+    """The client as the actor may see it: links and subscription let in whoever holds them."""
+    return view if may(actor, "clients.links") else view._replace(links=(), links_shown=False)
 
 
 async def find_clients(context: Context, actor: Actor, client_ids: Sequence[int]) -> Sequence[ClientView]:
@@ -138,7 +145,7 @@ async def create_client(context: Context, actor: Actor, new: ClientNew) -> tuple
                 ref=ref,
                 name=new.name,
                 name_key=new.name.lower(),
-                sub_id=secrets.token_hex(8),
+                sub_id=new_sub_id(),
                 enabled=new.enabled,
                 total_bytes=new.total_bytes or None,
                 expires_at=new.expires_at,
@@ -255,6 +262,11 @@ async def cut_overdue(context: Context, *, at_most: int = 200) -> int:
         async with context.database.write() as session:
             await cut_client(session, context, ref, EXPIRED)
     return len(refs)
+
+
+def new_sub_id() -> str:
+    """A subscription's secret name."""
+    return secrets.token_hex(8)
 
 
 def reason_to_cut(row: Client, usage: Usage, now: datetime) -> str | None:

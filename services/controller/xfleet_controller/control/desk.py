@@ -5,7 +5,7 @@ Its `$SRV` answers have the forms of NATS ADR-32, so that the NATS command line 
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from xfleet_contracts.errors import ErrorBody, Refusal
 from xfleet_controller.context import Context
 from xfleet_controller.control.methods import Method, Methods
 from xfleet_controller.fleet.inbox import UnknownMethod, answer_of, refusal_of
+from xfleet_controller.trace import tracing
 from xfleet_runtime.broker import BrokerLink, BrokerOutage, Incoming
 from xfleet_runtime.ids import new_id
 from xfleet_runtime.log import get_logger
@@ -50,6 +51,11 @@ class ControlDesk:
         self._started_at = context.clock.now()
         self._endpoints = {name: Endpoint(method) for name, method in Methods(context).by_name.items()}
 
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        """What can be asked, by name."""
+        return {name: endpoint.method for name, endpoint in self._endpoints.items()}
+
     async def start(self) -> None:
         """Begins to listen, on this and all later connections."""
         await self._svc.subscribe(subjects.ALL_CONTROLS, self._on_control, queue=QUEUE, workers=WORKERS_COUNT)
@@ -58,6 +64,10 @@ class ControlDesk:
                 await self._svc.subscribe(subject, self._teller(tell))
 
     async def _on_control(self, message: Incoming) -> None:
+        with tracing(message.trace_id):
+            await self._answer(message)
+
+    async def _answer(self, message: Incoming) -> None:
         endpoint, started_ns = self._endpoints.get(message.subject.rpartition(".")[2]), time.monotonic_ns()
         try:
             if endpoint is None:

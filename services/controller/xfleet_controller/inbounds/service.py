@@ -8,9 +8,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from xfleet_contracts.codec import redact
 from xfleet_contracts.desired_state import InboundBody
 from xfleet_controller.audit.store import note
-from xfleet_controller.auth.rights import Actor, authorize
+from xfleet_controller.auth.rights import Actor, authorize, may
 from xfleet_controller.clients.models import Tombstone
 from xfleet_controller.context import Context
 from xfleet_controller.errors import FieldError, Invalid, NotFound, check_version, invalid
@@ -92,14 +93,14 @@ async def list_inbounds(
         rows, total = await store.list_inbounds(
             session, server_id=server_id, search=search, offset=(page - 1) * page_size, limit=page_size
         )
-        return await _views(session, context, rows), total
+        return [_shown(actor, view) for view in await _views(session, context, rows)], total
 
 
 async def get_inbound(context: Context, actor: Actor, inbound_id: int) -> InboundView:
     """One inbound. Raises `NotFound`."""
     authorize(actor, "inbounds.read")
     async with context.database.read() as session:
-        return await _view(session, context, inbound_id)
+        return _shown(actor, await _view(session, context, inbound_id))
 
 
 async def create_inbound(context: Context, actor: Actor, new: InboundNew) -> tuple[InboundView, list[int]]:
@@ -108,8 +109,11 @@ async def create_inbound(context: Context, actor: Actor, new: InboundNew) -> tup
     _check_remark(new.remark)
     async with context.database.write() as session:
         async with state.changing(session, context, [new.server_id], operation="add_inbound", actor=actor) as change:
-            if await find_server(session, new.server_id) is None:
+            server = await find_server(session, new.server_id)
+            if server is None:
                 raise invalid("server_id", "There is no such server.", "not_found")
+            if server[0].retiring_at is not None:
+                raise invalid("server_id", "This server is being deleted.", "server_retiring")
             ref = await store.unused_ref(session, Inbound, "inbound")
             given = InboundBody(
                 ref=ref,
@@ -192,6 +196,14 @@ async def delete_inbound(context: Context, actor: Actor, inbound_id: int) -> lis
             await session.delete(row)
         tombstone.retiring = bool(change.task_ids)
     return change.task_ids
+
+
+def _shown(actor: Actor, view: InboundView) -> InboundView:
+    """The inbound as the actor may see it: keys and passwords are for who may change them."""
+    if may(actor, "inbounds.write"):
+        return view
+    hidden = {name: redact(getattr(view.body, name)) for name in ("settings", "stream_settings", "sniffing")}
+    return view._replace(body=msgspec.structs.replace(view.body, **hidden))
 
 
 def write_body(context: Context, row: Inbound, body: InboundBody) -> None:

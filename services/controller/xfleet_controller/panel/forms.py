@@ -6,6 +6,7 @@ from typing import Any
 from litestar import Request
 
 from xfleet_contracts.errors import Refusal
+from xfleet_controller.auth.rights import Forbidden
 from xfleet_controller.errors import FieldError, Invalid
 from xfleet_controller.panel.views import FormView, OptionView
 
@@ -66,8 +67,11 @@ def refused(
     """The form again with what was wrong.
 
     `names` maps a path of the refusal to the form's field that stands for it, by the longest beginning; what no field
-    stands for is shown above the form, with its path.
+    stands for is shown above the form, with its path. What the role does not allow is no matter of a field: it is
+    raised again.
     """
+    if isinstance(refusal, Forbidden):
+        raise refusal
     errors: dict[str, str] = {}
     for error in _errors_of(refusal):
         field, rest = _field_for(error.field, names or {}, values)
