@@ -56,8 +56,8 @@ class Context:
         self.library = Library(settings.data_dir / "install")
         """What machines that join fetch."""
         self.install_gate = Gate()
-        self.side_door = SideDoor()
         self.backups = BackupState()
+        self.side_door = SideDoor()
         self.registry = CollectorRegistry()
         """This controller's own figures."""
         self.certificate_ends: dict[str, datetime] = {}

@@ -78,8 +78,8 @@ def test_our_own_wheel_is_whole_even_from_a_source_tree(library: Library) -> Non
     assert library.wheel is not None
     names = set(zipfile.ZipFile(library.wheel.path).namelist())
     for wanted in (
-        "xfleet_agent/main.py", "xfleet_agent/launch.py", "xfleet_contracts/commands.py",
-        "xfleet_xraykit/pb/__init__.py",
+        "xfleet_agent/main.py", "xfleet_agent/launch.py",
+        "xfleet_contracts/commands.py", "xfleet_xraykit/pb/__init__.py",
         "xfleet_controller/install/agent.sh", "xfleet_nats/server.conf.template",
         f"xfleet-{library.version}.dist-info/entry_points.txt", f"xfleet-{library.version}.dist-info/RECORD",
     ):  # fmt: skip

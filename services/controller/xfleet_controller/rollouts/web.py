@@ -12,7 +12,7 @@ from xfleet_controller.auth.rights import Actor, authorize
 from xfleet_controller.context import Context
 from xfleet_controller.orders.present import is_allowed
 from xfleet_controller.panel.forms import Fields, read_fields, refused, whole_number
-from xfleet_controller.panel.store import count_servers, server_names
+from xfleet_controller.panel.store import server_names
 from xfleet_controller.panel.views import MAX_PAGE, FormView, OptionView, PagingView
 from xfleet_controller.panel.visit import UNPROCESSABLE, Visit
 from xfleet_controller.rollouts import service
@@ -96,7 +96,7 @@ async def _moved(
 
 async def _form(visit: Visit, form: FormView, chosen: tuple[str, ...], status: int = 200) -> Response[bytes]:
     async with visit.context.database.read() as session:
-        names, servers_count = await server_names(session), await count_servers(session)
+        names = await server_names(session)
     options = {
         "verb": tuple(OptionView(value=verb, label=label) for verb, label in WORDS.items()),
         "server_ids": tuple(
@@ -105,7 +105,7 @@ async def _form(visit: Visit, form: FormView, chosen: tuple[str, ...], status: i
         ),
     }
     view = RolloutFormView(
-        form=FormView(values=form.values, errors=form.errors, options=options), servers_count=servers_count
+        form=FormView(values=form.values, errors=form.errors, options=options), servers_count=len(names)
     )
     return visit.dialog("rollouts/_form.html", "New rollout", status=status, rollout_form=view)
 
