@@ -19,6 +19,7 @@ from xfleet_agent.app import run_directory
 from xfleet_contracts import codec, streams, subjects
 from xfleet_contracts.allowance import ALLOWANCE, Allowances
 from xfleet_contracts.apply import APPLY, ApplyOrder, ApplyReport
+from xfleet_contracts.care import BLOB_PART_BYTES, BlobAsk, BlobPart, RestoreOrder
 from xfleet_contracts.commands import SIGNATURE_HEADER, Command, Reply
 from xfleet_contracts.desired_state import (
     ClientBody,
@@ -143,6 +144,10 @@ class SmallController:
     receipts_on: bool = True
     forging: bool = False
     """Answers calls under a key that no manifest names, as a hostile broker would."""
+    blobs: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    """Parts by transfer: what agents sent, and what they may fetch."""
+    lose_acks: int = 0
+    """So many parts of blobs are taken without a word."""
     stopping: bool = False
     """nats-py may swallow a cancellation, so the loop ends by this."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -158,6 +163,7 @@ class SmallController:
             await ctl.subscribe(subjects.ALL_HEARTBEATS, self._on_beat)
             await ctl.subscribe(subjects.ALL_AGENT_EVENTS, self._on_event)
             await rpc.subscribe(subjects.ALL_AGENT_CALLS, self._on_call)
+            await rpc.subscribe(subjects.blob("*", "*"), self._on_blob)
             self._tasks.append(asyncio.create_task(self._ingest()))
             try:
                 yield self
@@ -173,6 +179,28 @@ class SmallController:
     async def _on_event(self, message: Incoming) -> None:
         self.events.append(codec.decode(message.payload, AgentEvent))
 
+    async def _on_blob(self, message: Incoming) -> None:
+        transfer = subjects.tail_of(message.subject).partition(".")[2]
+        part = codec.decode(message.payload, BlobPart)
+        self.blobs.setdefault(transfer, {})[part.index] = part.data
+        if self.lose_acks:
+            self.lose_acks -= 1
+            return
+        within = subjects.agent_inbox(subjects.sid_of(message.subject))
+        await self.rpc.respond(message, codec.encode(Reply(ok=True)), within=within)
+
+    def received(self, transfer: str) -> bytes:
+        """A blob, put together."""
+        return b"".join(data for _, data in sorted(self.blobs[transfer].items()))
+
+    def offers(self, transfer: str, data: bytes) -> RestoreOrder:
+        """Makes a blob ready to be fetched; the order for it."""
+        parts = [data[at : at + BLOB_PART_BYTES] for at in range(0, len(data), BLOB_PART_BYTES)]
+        self.blobs[transfer] = dict(enumerate(parts))
+        return RestoreOrder(
+            transfer=transfer, size_bytes=len(data), sha256=codec.sha256_hex(data), parts_count=len(parts)
+        )
+
     async def _on_call(self, message: Incoming) -> None:
         method = subjects.tail_of(message.subject)
         if method == "ledger":
@@ -184,6 +212,10 @@ class SmallController:
         elif method == "state":
             chunk = msgspec.json.decode(message.payload)["chunk"]
             answer = codec.encode(Reply(ok=True, data=msgspec.Raw(self.chunks[chunk])))
+        elif method == "blob":
+            wanted = codec.decode(message.payload, BlobAsk)
+            parts = self.blobs[wanted.transfer]
+            answer = _good(BlobPart(index=wanted.index, parts_count=len(parts), data=parts[wanted.index]))
         else:
             return
         asked = Asked(reply=message.reply, subject=message.subject, question=message.payload)

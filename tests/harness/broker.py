@@ -15,7 +15,7 @@ from xfleet_contracts.enrollment import AgentIdentity, Manifest
 from xfleet_nats.fleet import FIRST_CONTROLLER, FleetIssuer, FleetKeys, FleetRoot, create_fleet
 from xfleet_nats.jetstream import ensure_streams
 from xfleet_nats.process import BrokerProcess
-from xfleet_nats.render import BrokerSettings, render_broker
+from xfleet_nats.render import BrokerSettings, WebsocketSettings, render_broker
 from xfleet_runtime.broker import BrokerLink, Credentials, tls_context
 from xfleet_runtime.broker.credentials import NonceSigner
 from xfleet_runtime.keys import signing, x509
@@ -113,12 +113,13 @@ class FleetBroker:
 
 @asynccontextmanager
 async def running_broker(
-    directory: Path, *, fleet_id: str = "test", streams: bool = False
+    directory: Path, *, fleet_id: str = "test", streams: bool = False, websocket: bool = False
 ) -> AsyncIterator[FleetBroker]:
     """A broker with the shipped configuration on a free port; with `streams`, those of the contracts exist."""
     root, keys = create_fleet(fleet_id)
     issuer = FleetIssuer(keys)
-    settings = BrokerSettings(directory=directory / "broker", port=0)
+    listener = WebsocketSettings(port=0) if websocket else None
+    settings = BrokerSettings(directory=directory / "broker", port=0, websocket=listener)
     render_broker(settings, issuer)
     process = BrokerProcess(settings)
     await process.start()

@@ -224,11 +224,15 @@ class FleetIssuer:
         *,
         expires_at: datetime | None = None,
     ) -> Credentials:
-        """Complete credentials with new keys: for a controller, bot or command line, and for enrollment tokens."""
+        """Complete credentials with new keys: for a controller, bot or command line, and for enrollment tokens.
+
+        Of `urls` those are kept that the broker lets this role in by.
+        """
         expires_at = expires_at or self._clock.now() + SERVICE_LIFETIME
         pair, key_pem = KeyPair.generate(Kind.USER), x509.generate_key_pem()
+        open_to = tuple(url for url in urls if not url.startswith("wss:") or _known(role, name).by_websocket)
         return Credentials(
-            urls=urls,
+            urls=open_to or urls,
             ca_pem=self.keys.ca_pem,
             cert_pem=self.issue_client_certificate(x509.request_pem(key_pem), name, expires_at),
             key_pem=key_pem,

@@ -158,8 +158,7 @@ class BrokerProcess:
         said = (fatal or lines or ["it said nothing"])[-1]
         said = said.partition("[FTL] ")[2] or said.removeprefix("nats-server: ")
         if _BUSY in said:
-            where = f"{self.settings.host}:{self.settings.port}"
-            return f"The broker's port is busy ({said}). Stop what uses it, or choose another port than {where}."
+            return f"The broker's port is busy ({said}). Stop what uses it, or choose another port."
         return f"The broker does not start: {said}. Its configuration: {self.settings.config_file}"
 
 

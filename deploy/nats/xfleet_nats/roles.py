@@ -48,6 +48,11 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
     template: Template
     account: str = FLEET
 
+    @property
+    def by_websocket(self) -> bool:
+        """Whether it may come in by `wss://`."""
+        return "WEBSOCKET" in self.template.connection_types
+
     def inbox_prefix(self, name: str) -> str:
         """Where the connection of that name gets its answers."""
         return f"_INBOX.{self.inbox}.{name}"

@@ -39,7 +39,7 @@ from xfleet_agent.state import StateStore
 from xfleet_agent.xray import SOURCE, Decisions, XrayDriver, stored_setup
 from xfleet_contracts import subjects
 from xfleet_contracts.installs import BUNDLED
-from xfleet_runtime.broker import BrokerLink, BrokerOutage, Incoming
+from xfleet_runtime.broker import BrokerLink, BrokerOutage, Incoming, parse_proxy
 from xfleet_runtime.clock import SystemClock
 from xfleet_runtime.errors import Unusable
 from xfleet_runtime.files import lock_exclusively
@@ -112,7 +112,7 @@ def assemble(settings: AgentSettings, identity: Identity, worker: Worker) -> Par
     driver = XrayDriver(processes, meter, store, worker, events, drain_s=settings.drain_s)
     applier = Applier(store, worker, driver, events, probation_s=settings.probation_s)
     governor = Governor(store, spool, worker, clock, events, applier)
-    link = BrokerLink(identity.credentials(), name=f"agent {identity.sid}")
+    link = BrokerLink(identity.credentials(), name=f"agent {identity.sid}", proxy=parse_proxy(settings.broker_proxy))
     calls = Calls(link, identity.sid, identity.trusted)
 
     async def read_meter() -> None:

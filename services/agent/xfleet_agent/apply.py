@@ -33,7 +33,8 @@ from xfleet_agent.processes import RunningXray
 from xfleet_agent.quick import QuickPath, find_change
 from xfleet_agent.state import Entities, Refused, StateStore
 from xfleet_agent.steps import Blocks, Execution
-from xfleet_agent.xray import UNCONVERGED, Program, XrayDriver
+from xfleet_agent.trials import Program
+from xfleet_agent.xray import UNCONVERGED, XrayDriver
 from xfleet_contracts.apply import Degraded
 from xfleet_contracts.desired_state import EntityKey
 from xfleet_xraykit.accounts import Account

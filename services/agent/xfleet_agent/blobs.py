@@ -7,15 +7,14 @@ import re
 from pathlib import Path
 
 from xfleet_agent.aside import aside
-from xfleet_agent.calls import Calls, opened
+from xfleet_agent.calls import Calls, opened_bytes
 from xfleet_contracts import codec, subjects
 from xfleet_contracts.care import BLOB_PART_BYTES, MAX_BLOB_BYTES, BlobPart, BlobSent, RestoreOrder
-from xfleet_contracts.commands import Nothing
 from xfleet_contracts.errors import MessageMalformed, MessageTooLarge, Refusal
 from xfleet_contracts.installs import ChecksumWrong
 from xfleet_runtime.broker import BrokerLink, BrokerOutage, traceparent
 
-PART_TIMEOUT_S = 5.0
+PART_TIMEOUT_S = 3.0
 RETRY_S = 0.5
 _TRANSFER = re.compile(r"[a-z0-9]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -60,7 +59,7 @@ async def _send_part(link: BrokerLink, subject: str, part: bytes) -> None:
         except BrokerOutage:
             await asyncio.sleep(RETRY_S)
             continue
-        opened(answer.payload, Nothing | None)
+        opened_bytes(answer.payload)
         return
 
 

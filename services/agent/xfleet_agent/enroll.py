@@ -19,7 +19,7 @@ from xfleet_contracts import codec, subjects
 from xfleet_contracts.enrollment import AgentIdentity, EnrollAnswer, EnrollmentToken, EnrollRequest
 from xfleet_contracts.errors import MessageMalformed, Refusal
 from xfleet_contracts.message import Secret
-from xfleet_runtime.broker import BrokerLink, BrokerOutage, Credentials
+from xfleet_runtime.broker import BrokerLink, BrokerOutage, Credentials, Proxy
 from xfleet_runtime.errors import Unusable
 from xfleet_runtime.files import lock_exclusively, private_directory, write_private
 from xfleet_runtime.keys.nkeys import KeyPair, Kind
@@ -65,20 +65,24 @@ def _inflated(raw: bytes) -> bytes:
     return text
 
 
-async def enroll_again(state_dir: Path, token: EnrollmentToken) -> Identity:
+async def enroll_again(state_dir: Path, token: EnrollmentToken, proxy: Proxy | None = None) -> Identity:
     """As `enroll`, where there may be an identity already; no agent may run there.
 
     State of another server is set aside, because nothing in it is this server's. Raises `Unusable`.
     """
     lock = lock_exclusively(state_dir / "agent.lock", owner="An agent")
     try:
-        return await enroll(state_dir, token, settle=lambda new: _set_others_aside(state_dir, new))
+        return await enroll(state_dir, token, proxy, settle=lambda new: _set_others_aside(state_dir, new))
     finally:
         os.close(lock)
 
 
 async def enroll(
-    state_dir: Path, token: EnrollmentToken, *, settle: Callable[[AgentIdentity], None] = lambda _: None
+    state_dir: Path,
+    token: EnrollmentToken,
+    proxy: Proxy | None = None,
+    *,
+    settle: Callable[[AgentIdentity], None] = lambda _: None,
 ) -> Identity:
     """Gets an identity and stores it; `settle` is called before it is stored.
 
@@ -86,7 +90,7 @@ async def enroll(
     """
     private_directory(state_dir)
     pending = _keys_for(state_dir, token)
-    answer = await _ask(token, pending)
+    answer = await _ask(token, pending, proxy)
     data = AgentIdentity(
         sid=answer.sid,
         root_public_key=token.root_public_key,
@@ -136,7 +140,7 @@ def _keys_for(state_dir: Path, token: EnrollmentToken) -> _Pending:
     return pending
 
 
-async def _ask(token: EnrollmentToken, pending: _Pending) -> EnrollAnswer:
+async def _ask(token: EnrollmentToken, pending: _Pending, proxy: Proxy | None) -> EnrollAnswer:
     credentials = Credentials(
         urls=token.broker_urls,
         ca_pem=token.ca_pem,
@@ -155,7 +159,7 @@ async def _ask(token: EnrollmentToken, pending: _Pending) -> EnrollAnswer:
         machine=f"{platform.system()} {platform.release()} {platform.machine()}",
     )
     where = ", ".join(token.broker_urls)
-    async with BrokerLink(credentials, name="enrollment", longest_wait_s=2.0) as link:
+    async with BrokerLink(credentials, name="enrollment", longest_wait_s=2.0, proxy=proxy) as link:
         try:
             await link.wait_connected(CONNECT_TIMEOUT_S)
         except BrokerOutage as outage:

@@ -68,7 +68,7 @@ class Heart:
             cuts_count=len(store.cuts),
             manifest_serial=parts.identity.manifest.serial,
             upgradable=parts.releases.upgradable,
-            link=self._link.url,
+            link=self._link.way,
             free_state_bytes=await parts.worker.run(_free_bytes, parts.settings.state_dir),
             credentials_expire_at_ms=parts.identity.credentials().expires_at * 1000,
             xray=parts.driver.state(),

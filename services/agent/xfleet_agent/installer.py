@@ -17,7 +17,8 @@ import msgspec
 from xfleet_agent.apply import Applier
 from xfleet_agent.aside import aside
 from xfleet_agent.setups import GEO_FILE, PROGRAM, VERSION, Setup, Setups, source_name
-from xfleet_agent.xray import Program, XrayDriver
+from xfleet_agent.trials import Program
+from xfleet_agent.xray import XrayDriver
 from xfleet_contracts.errors import MessageMalformed
 from xfleet_contracts.installs import (
     BUNDLED,
@@ -181,7 +182,7 @@ class Installer:
             await self._driver.choose(program)
             return
         try:
-            new = await self._driver.try_out(program, state, trial_s=self._trial_s)
+            new = await self._driver.trials.try_out(program, state, trial_s=self._trial_s)
             await self._applier.hand_over(new, program)
         except (XrayDown, XrayHung, Unusable) as error:
             raise InstallRefused(f"It does not stay up on this server: {error} The old one goes on.") from error

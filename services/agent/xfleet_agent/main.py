@@ -46,11 +46,11 @@ def enroll(state_dir: Path | None, token_file: str, *, again: bool) -> None:
     """Trades a one-time enrollment token for this agent's identity."""
     settings = _settings(state_dir, None)
     _prepare(settings)
-    run_async(_enroll(settings.state_dir, token_file, again=again))
+    run_async(_enroll(settings, token_file, again=again))
 
 
 def _prepare(settings: AgentSettings) -> None:
-    stay_lean(settings.state_dir)
+    stay_lean()
     from xfleet_agent.logs import AGENT_LOG, LOG_DIRECTORY  # noqa: PLC0415  as below
     from xfleet_runtime.log import configure_logging  # noqa: PLC0415  only now is it known what may be loaded
 
@@ -64,6 +64,7 @@ def _settings(state_dir: Path | None, file: Path | None) -> AgentSettings:
 
 async def _run(settings: AgentSettings, token_file: str | None, manifest_file: Path | None) -> None:
     from xfleet_agent.app import run_agent  # noqa: PLC0415  `--help` and bad settings answer without loading it all
+    from xfleet_agent.enroll import enroll  # noqa: PLC0415  as above
     from xfleet_agent.identity import find_identity  # noqa: PLC0415  as above
 
     identity = find_identity(settings.state_dir)
@@ -76,28 +77,27 @@ async def _run(settings: AgentSettings, token_file: str | None, manifest_file: P
     if identity is not None and manifest_file is not None:
         identity.learn(manifest_file)
     if identity is None:
-        identity = await _enrolled(settings.state_dir, str(token_file))
+        identity = await _enrolled(settings, str(token_file), enroll)
     await run_agent(settings, identity)
 
 
-async def _enroll(state_dir: Path, token_file: str, *, again: bool) -> None:
+async def _enroll(settings: AgentSettings, token_file: str, *, again: bool) -> None:
     from xfleet_agent import enroll as enrollment  # noqa: PLC0415  as above
     from xfleet_agent.identity import find_identity  # noqa: PLC0415  as above
 
-    if not again and find_identity(state_dir) is not None:
-        raise Unusable(f"{state_dir} already holds an identity. Remove identity.json there to enroll again.")
-    writable_directory(state_dir)
-    if again:
-        identity = await enrollment.enroll_again(state_dir, enrollment.read_token(_token_text(token_file)))
-    else:
-        identity = await _enrolled(state_dir, token_file)
+    if not again and find_identity(settings.state_dir) is not None:
+        raise Unusable(f"{settings.state_dir} already holds an identity. Remove identity.json there to enroll again.")
+    writable_directory(settings.state_dir)
+    act = enrollment.enroll_again if again else enrollment.enroll
+    identity = await _enrolled(settings, token_file, act)
     click.echo(f"Enrolled as {identity.sid}.")
 
 
-async def _enrolled(state_dir: Path, token_file: str) -> Any:
-    from xfleet_agent import enroll as enrollment  # noqa: PLC0415  as above
+async def _enrolled(settings: AgentSettings, token_file: str, act: Any) -> Any:
+    from xfleet_agent.enroll import read_token  # noqa: PLC0415  as above
+    from xfleet_runtime.broker import parse_proxy  # noqa: PLC0415  as above
 
-    return await enrollment.enroll(state_dir, enrollment.read_token(_token_text(token_file)))
+    return await act(settings.state_dir, read_token(_token_text(token_file)), parse_proxy(settings.broker_proxy))
 
 
 def _token_text(token_file: str) -> str:

@@ -17,6 +17,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the releases lie; set by the launcher. Empty: this agent cannot be upgraded over the bus."""
     xray_binary: str = ""
     """Path of an official Xray binary; empty: the one in the `xray-core` wheel."""
+    broker_proxy: str = ""
+    """Proxy on the way to the broker and the panel: `socks5://user:password@host:port` or `http://…`."""
     meter_interval_s: float = METER_INTERVAL_S
     heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S
     drift_interval_s: float = 60

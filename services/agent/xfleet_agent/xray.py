@@ -20,13 +20,12 @@ from xfleet_agent.plan import Shape, config_digest, shape_of
 from xfleet_agent.processes import Processes, RunningXray, describe_exit
 from xfleet_agent.setups import Setup
 from xfleet_agent.state import StateStore
+from xfleet_agent.trials import Program, Trials, close_inbounds, noted
 from xfleet_contracts.heartbeat import XrayState
 from xfleet_contracts.installs import BUNDLED
 from xfleet_runtime.backoff import Backoff
 from xfleet_runtime.log import get_logger
-from xfleet_xraykit.counters import inbound_tag
 from xfleet_xraykit.errors import XrayDown, XrayHung, XrayRefused
-from xfleet_xraykit.launcher import Launcher
 from xfleet_xraykit.process import StartedXray, boot_id, wait_exit
 from xfleet_xraykit.state import State
 
@@ -68,14 +67,6 @@ class Decisions(msgspec.Struct, kw_only=True):
     on_died: Callable[[], Awaitable[None]]
 
 
-class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """An Xray to start, and what it is."""
-
-    setup: Setup
-    launcher: Launcher
-    version: str = ""
-
-
 class XrayDriver:
     """Drives one serving Xray, and those it has replaced until they are done."""
 
@@ -101,6 +92,7 @@ class XrayDriver:
         self._backoff = Backoff(first_s=0.2, most_s=30.0)
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
+        self.trials = Trials(processes, meter, events, self._lock, self.draining)
         self._drains: asyncio.TaskGroup | None = None
         self._before: tuple[Program, float] | None = None
         """The program before the present one, and until when it is fallen back to."""
@@ -196,8 +188,8 @@ class XrayDriver:
         self._fall_back(reason)
         await running.api.close()
         self.processes.forget(running)
-        await self._noted(self._meter.finish(running.start_id, lost="xray_died"))
-        await self._noted(self._write_record(None))
+        await noted(self._events, self._meter.finish(running.start_id, lost="xray_died"))
+        await noted(self._events, self._write_record(None))
         self._events.tell("xray_crashed", reason=reason, start=running.start_id, output=self.processes.tail())
         await self._decide().on_died()
 
@@ -227,7 +219,7 @@ class XrayDriver:
             else:
                 await self._meter.begin(running)
                 with suppress(XrayDown, XrayHung, XrayRefused):
-                    await self._close_inbounds(running)
+                    await close_inbounds(running)
                 self.draining.append(running)
         await self._meter.keep_only(self.xrays())
 
@@ -255,50 +247,14 @@ class XrayDriver:
         if old is None:
             return
         self.draining.append(old)
+        try:
+            await close_inbounds(old)
+        except (XrayDown, XrayHung, XrayRefused) as error:
+            _log.warning("the replaced xray could not be told to take nothing more", error=str(error))
         if self._drains is not None:
             self._drains.create_task(self._drain(old, drain_s))
-        await self._close_inbounds(old)
 
     # Another program
-
-    async def try_out(self, program: Program, state: State, *, trial_s: float) -> RunningXray:
-        """Starts an Xray of this program beside the serving one and sees whether it stays up; both take connections.
-
-        Raises `XrayDown` or `XrayHung` when it does not; the serving one goes on as if nothing had been.
-        """
-        async with self._lock:
-            new = await self.processes.start(state, shape_of(state), launcher=program.launcher)
-            self.draining.append(new)
-            await self._noted(self._meter.begin(new))
-        try:
-            await self._stays_up(new, state, trial_s)
-        except BaseException:
-            await asyncio.shield(self.give_up(new))
-            raise
-        return new
-
-    async def _stays_up(self, new: RunningXray, state: State, trial_s: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(trial_s):
-                code = await wait_exit(new.record)
-                raise XrayDown(f"It ended after its start: {describe_exit(code)}. {self.processes.tail()}".strip())
-        await new.api.sys_stats()
-        missing = {inbound_tag(ref) for ref in state.inbounds} - set(await new.api.list_inbounds())
-        if missing:
-            raise XrayDown(f"It runs without {len(missing)} of the inbounds.")
-
-    async def give_up(self, new: RunningXray) -> None:
-        """Ends an Xray that was tried out."""
-        async with self._lock:
-            if new not in self.draining:
-                return
-            self.draining.remove(new)
-            quiet = False
-            with suppress(XrayDown, XrayHung, XrayRefused, sqlite3.Error):
-                await self._close_inbounds(new)
-                quiet = await self._meter.read_until_quiet(new)
-            await self.processes.end(new)
-            await self._noted(self._meter.finish(new.start_id, lost="" if quiet else "xray_died"))
 
     async def hand_over(self, new: RunningXray, program: Program) -> None:
         """Makes an Xray that was tried out the serving one. Raises `XrayDown` when it is gone or nothing should run."""
@@ -310,15 +266,14 @@ class XrayDriver:
             self._choose(program)
             self._before = (before, time.monotonic() + FALL_BACK_WITHIN_S)
             await self._serve(new, version=program.version)
-            with suppress(XrayDown, XrayHung):
-                await self._retire(old, self._drain_s)
+            await self._retire(old, self._drain_s)
             self._events.tell("xray_switched", version=program.version, before=before.version)
 
     async def choose(self, program: Program) -> None:
         """What the next Xray is started from; nothing runs now."""
         async with self._lock:
             self._choose(program)
-            await self._noted(self._write_record(await self._worker.run(self._read_record)))
+            await noted(self._events, self._write_record(await self._worker.run(self._read_record)))
 
     def _choose(self, program: Program) -> None:
         self.processes.launcher, self.setup = program.launcher, program.setup
@@ -382,32 +337,18 @@ class XrayDriver:
 
     async def _serve(self, running: RunningXray, *, version: str, since_s: float = 0.0) -> None:
         self.current = running
-        await self._noted(self._meter.begin(running))
+        await noted(self._events, self._meter.begin(running))
         self._started_at_s = time.monotonic() - since_s
         self.version = version or self.version
-        await self._noted(self._write_record(_Record(xray=running.record, version=self.version)))
+        await noted(self._events, self._write_record(_Record(xray=running.record, version=self.version)))
         self.status = "running"
         self._changed.set()
         self._decide().on_started()
-
-    async def _noted(self, writing: Awaitable[None]) -> None:
-        """Writes down if the disk lets us; one that is full must not keep Xray from being started and watched.
-
-        Nothing is lost by that: a reading names its start itself, and a process is found again by its lock.
-        """
-        try:
-            await writing
-        except sqlite3.Error as error:
-            self._events.tell("state_unwritable", error=str(error))
 
     async def learn_version(self) -> None:
         """Asks once which Xray this is."""
         if not self.version:
             self.version = await self.processes.launcher.version()
-
-    async def _close_inbounds(self, running: RunningXray) -> None:
-        for tag in await running.api.list_inbounds():
-            await running.api.remove_inbound(tag)
 
     async def _finish(self, running: RunningXray) -> None:
         """Closes the ports, reads until nothing moves, ends the process.
@@ -416,7 +357,7 @@ class XrayDriver:
         """
         lost = ""
         try:
-            await self._close_inbounds(running)
+            await close_inbounds(running)
             if not await self._meter.read_until_quiet(running):
                 lost = "xray_died"
         except (XrayDown, XrayHung, XrayRefused) as error:
@@ -438,7 +379,7 @@ class XrayDriver:
             if running is None:
                 running = self.processes.unreachable(survivor)
             else:
-                await self._noted(self._meter.begin(running))
+                await noted(self._events, self._meter.begin(running))
             await self._finish(running)
 
     async def _drain(self, running: RunningXray, drain_s: float) -> None:
@@ -459,7 +400,7 @@ class XrayDriver:
             return
         self.draining.remove(running)
         await self.processes.end(running)
-        await self._noted(self._meter.finish(running.start_id, lost=lost))
+        await noted(self._events, self._meter.finish(running.start_id, lost=lost))
         self._events.tell("xray_drained", start=running.start_id)
 
     async def _is_done(self, running: RunningXray) -> bool:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from xfleet_contracts import subjects
 from xfleet_controller.auth import service as auth
 from xfleet_controller.auth.passwords import Passwords
+from xfleet_controller.backups.jobs import keep_schedule
 from xfleet_controller.bus import LINKS, Bus, Commander, open_bus
 from xfleet_controller.clients import service as clients
 from xfleet_controller.config import ControllerSettings
@@ -28,6 +29,7 @@ from xfleet_controller.orders.blobs import METHOD as BLOB
 from xfleet_controller.orders.blobs import Transfers
 from xfleet_controller.orders.runner import OrderRunner
 from xfleet_controller.outbox import Outbox
+from xfleet_controller.rollouts.runner import RolloutRunner
 from xfleet_controller.servers import jobs as server_jobs
 from xfleet_controller.servers import service as servers
 from xfleet_controller.servers.agent_events import AgentEvents
@@ -140,6 +142,7 @@ async def _running(
         "dispatcher": dispatcher.run,
         "orders": OrderRunner(context).run,
         "live logs": context.log_hub.run,
+        "rollouts": RolloutRunner(context).run,
         "presence": lambda: every(server_jobs.FLUSH_S, lambda: _look_around(context, bus)),
         "expiry": lambda: every(EXPIRY_EVERY_S, lambda: clients.cut_overdue(context)),
         "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: keep_house(context), first_s=60),
@@ -147,6 +150,7 @@ async def _running(
         "certificates": lambda: every(CERTIFICATES_EVERY_S, lambda: watch_expiry(context), first_s=0),
         "credentials": lambda: every(RENEW_EVERY_S, lambda: _renew(bus, fleet.issuer, broker_urls)),
         "manifest": teller.run,
+        "backups": lambda: keep_schedule(context),
         "agent events": AgentEvents(context, bus.commands).run,
         **ledger.loops,
     }

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from xfleet_controller.auth.passwords import Passwords
 from xfleet_controller.auth.throttle import Tries
+from xfleet_controller.backups.state import BackupState
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.db import Database
 from xfleet_controller.install.gate import Gate
@@ -54,6 +55,7 @@ class Context:
         self.library = Library(settings.data_dir / "install")
         """What machines that join fetch."""
         self.install_gate = Gate()
+        self.backups = BackupState()
         self.registry = CollectorRegistry()
         """This controller's own figures."""
         self.certificate_ends: dict[str, datetime] = {}

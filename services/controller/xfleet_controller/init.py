@@ -22,9 +22,10 @@ from xfleet_controller.fleet.manifest import ensure_manifest, with_public
 from xfleet_controller.fleet.service import ACCOUNT_SETTING, Fleet
 from xfleet_controller.servers import service as servers
 from xfleet_controller.servers import store as servers_store
+from xfleet_controller.traffic.lost import note_lost_agent
 from xfleet_nats.accounts import AccountState
 from xfleet_nats.fleet import FleetIssuer
-from xfleet_nats.render import BrokerSettings, render_broker
+from xfleet_nats.render import BrokerSettings, WebsocketSettings, render_broker
 from xfleet_runtime.clock import SystemClock
 from xfleet_runtime.errors import Unusable
 from xfleet_runtime.files import writable_directory, write_private
@@ -59,6 +60,8 @@ class InitOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Makes the server `local` and a token for its agent."""
     broker_host: str = "127.0.0.1"
     broker_port: int = 4222
+    broker_websocket_port: int = 0
+    """Where the broker also listens for `wss://`; 0 for nowhere."""
     broker_urls: tuple[str, ...] = ()
     """What agents elsewhere use; empty: made from host and port."""
 
@@ -128,7 +131,13 @@ async def render_own_broker(context: Context, issuer: FleetIssuer, order: InitOr
         revoked = await fleet_store.list_revocations(session, context.clock.now())
         serial = int(await fleet_store.find_setting(session, ACCOUNT_SETTING) or 0)
     state = AccountState(serial=serial, issued_at=int(context.clock.now().timestamp()), revocations=revoked)
-    broker = BrokerSettings(directory=context.settings.broker_dir, host=order.broker_host, port=order.broker_port)
+    port = order.broker_websocket_port
+    broker = BrokerSettings(
+        directory=context.settings.broker_dir,
+        host=order.broker_host,
+        port=order.broker_port,
+        websocket=WebsocketSettings(host=order.broker_host, port=port) if port else None,
+    )
     return render_broker(broker, issuer, state if revoked else None)
 
 
@@ -142,12 +151,11 @@ async def _local_agent(context: Context, data_dir: Path) -> Path | None:
         if server is None:
             new = servers.ServerNew(name=servers.LOCAL, slug=servers.LOCAL)
             server = await servers.add_server(session, context, SYSTEM, new)
-        elif (
-            await fleet_store.list_live_certificates(session, server.id, now)
-            and (data_dir / "agent" / "identity.json").exists()
-        ):
-            path.unlink(missing_ok=True)
-            return None
+        elif await fleet_store.list_live_certificates(session, server.id, now):
+            if (data_dir / "agent" / "identity.json").exists():
+                path.unlink(missing_ok=True)
+                return None
+            await note_lost_agent(session, server.id, now)
         line = await fleet_service.make_token(session, context.fleet, SYSTEM, server)
     write_private(path, f"{line}\n".encode())
     return path
@@ -168,15 +176,15 @@ def _bot_credentials(issuer: FleetIssuer, urls: tuple[str, ...], data_dir: Path)
 
 
 def _urls(order: InitOrder) -> tuple[str, ...]:
-    if order.broker_host not in WILDCARDS:
-        return (_url(order.broker_host, order.broker_port),)
-    own = find_default_address()
-    local = _url("127.0.0.1", order.broker_port)
-    return (local, _url(own, order.broker_port)) if own else (local,)
+    hosts = [order.broker_host]
+    if order.broker_host in WILDCARDS:
+        hosts = [host for host in ("127.0.0.1", find_default_address()) if host]
+    ports = (("tls", order.broker_port), ("wss", order.broker_websocket_port))
+    return tuple(_url(scheme, host, port) for scheme, port in ports if port or scheme == "tls" for host in hosts)
 
 
-def _url(host: str, port: int) -> str:
-    return f"tls://[{host}]:{port}" if ":" in host else f"tls://{host}:{port}"
+def _url(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def find_default_address() -> str:

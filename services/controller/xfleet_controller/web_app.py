@@ -14,8 +14,12 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, ControllerRouterHandler
 
 from xfleet_controller import edge
+from xfleet_controller.account.api import AccountApi
+from xfleet_controller.admins.api import AdminApi, InviteApi
 from xfleet_controller.api import BASE
-from xfleet_controller.auth.api import AccountApi, SessionApi
+from xfleet_controller.audit.api import AuditApi
+from xfleet_controller.auth.api import SessionApi
+from xfleet_controller.backups.api import BackupApi
 from xfleet_controller.bodies import StrictRequest
 from xfleet_controller.bot.api import BotApi
 from xfleet_controller.clients.api import ClientApi
@@ -28,10 +32,12 @@ from xfleet_controller.joining.api import JoiningApi
 from xfleet_controller.logs.api import LogApi
 from xfleet_controller.operations import OperationsDoor
 from xfleet_controller.orders.api import OrderApi
+from xfleet_controller.rollouts.api import RolloutApi
 from xfleet_controller.servers.api import ServerApi
 from xfleet_controller.servers.state_api import ServerStateApi
 from xfleet_controller.subscriptions.api import SubscriptionDoor
 from xfleet_controller.tasks.api import TaskApi
+from xfleet_controller.tokens.api import TokenApi
 from xfleet_controller.traffic.api import ClientTrafficApi, TrafficApi
 
 
@@ -72,6 +78,12 @@ def create_litestar(
             TaskApi,
             TrafficApi,
             BotApi,
+            BackupApi,
+            RolloutApi,
+            AdminApi,
+            InviteApi,
+            TokenApi,
+            AuditApi,
             show_openapi,
         ],
         guards=[edge.for_sessions],

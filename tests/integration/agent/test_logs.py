@@ -72,7 +72,6 @@ async def test_a_path_outside_the_list_is_refused_however_it_is_spelled(
     (directory / "link.log").symlink_to(secret)
     for log in (
         str(secret), str(directory / "link.log"), f"{listed}/../secret", "/etc/passwd", "app.log", "", "..", "/",
-        "agent/..",
         f"{listed}\0", "x" * 5000, str(agent.state_dir / "identity.json"), f"{agent.state_dir}/logs/agent.log",
     ):  # fmt: skip
         assert await refused(controller, log) == "log_not_allowed", log

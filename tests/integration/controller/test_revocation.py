@@ -60,7 +60,7 @@ async def test_a_revoked_server_is_cut_within_a_second_stays_out_and_enrolls_ane
     voided = msgspec.structs.replace(open_token(spare), broker_urls=(world.broker.url,))
     refused = await ask_enrollment(voided, agent.keys)
     assert refused.error is not None
-    assert refused.error.code == "token_refused"
+    assert refused.error.code == "token_expired"
     line = (await api.post(f"/api/v1/servers/{server_id}/enrollment-tokens")).json()["enrollment_token"]
     token = msgspec.structs.replace(open_token(line), broker_urls=(world.broker.url,))
     async with small_agent(world, token=token) as again:

@@ -1,6 +1,7 @@
 """The link to the broker: one connection that survives everything, and the credentials it needs."""
 
 from xfleet_runtime.broker.credentials import Credentials, tls_context
+from xfleet_runtime.broker.dial import Proxy, parse_proxy
 from xfleet_runtime.broker.link import BrokerLink
 from xfleet_runtime.broker.message import Incoming, traceparent
 from xfleet_runtime.broker.outages import (
@@ -20,9 +21,11 @@ __all__ = [
     "Handler",
     "Incoming",
     "NoResponders",
+    "Proxy",
     "PublishNotStored",
     "RequestTimedOut",
     "Subscription",
+    "parse_proxy",
     "tls_context",
     "traceparent",
 ]

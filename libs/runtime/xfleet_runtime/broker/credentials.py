@@ -16,7 +16,7 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     """Where the broker is, how to recognise it, and who we are to it: certificate, JWT and the nkey behind it."""
 
     urls: tuple[str, ...]
-    """`tls://host:port`, or `wss://host:port`; one scheme for all."""
+    """`tls://host:port` or `wss://host:port/path`, in any mixture; all are tried."""
     ca_pem: str
     """Roots that may have issued the broker's certificate."""
     cert_pem: str

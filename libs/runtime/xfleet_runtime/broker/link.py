@@ -10,7 +10,7 @@ jittered delays; subscriptions are renewed, handlers are never cancelled by a lo
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +21,7 @@ from xfleet_contracts.errors import MessageTooLarge
 from xfleet_contracts.message import MAX_MESSAGE_BYTES
 from xfleet_runtime.backoff import Backoff
 from xfleet_runtime.broker.credentials import Credentials
+from xfleet_runtime.broker.dial import Proxy
 from xfleet_runtime.broker.message import Incoming
 from xfleet_runtime.broker.outages import Disconnected, PublishNotStored
 from xfleet_runtime.broker.session import Session
@@ -58,13 +59,18 @@ class BrokerLink:
     While there is no connection, sending raises `Disconnected` at once: nothing is buffered behind the caller's back.
     """
 
-    def __init__(self, credentials: Credentials, *, name: str, longest_wait_s: float = 5.0) -> None:
+    def __init__(
+        self, credentials: Credentials, *, name: str, longest_wait_s: float = 5.0, proxy: Proxy | None = None
+    ) -> None:
         self.name = name
         self.last_error = ""
         """Why the link is or was down; empty before the first failure."""
         self.refused = False
         """Whether the broker, when last asked, did not want this identity: expired, revoked or unknown."""
         self._credentials = credentials
+        self._proxy = proxy
+        self._worked = ""
+        """The address that worked last: it is tried first."""
         self._backoff = Backoff(first_s=0.25, most_s=longest_wait_s)
         self._session: Session | None = None
         self._subscriptions: dict[Subscription, list[asyncio.Task[None]]] = {}
@@ -88,6 +94,11 @@ class BrokerLink:
     def url(self) -> str:
         """The broker we are connected to; empty without a connection."""
         return self._session.url if self._session is not None and self._session.open else ""
+
+    @property
+    def way(self) -> str:
+        """The same for people, with the proxy it goes through; never with a password."""
+        return f"{self.url} via {self._proxy.shown}" if self.url and self._proxy is not None else self.url
 
     @property
     def js(self) -> JetStreamContext:
@@ -290,18 +301,20 @@ class BrokerLink:
             return session
 
     async def _open(self, credentials: Credentials) -> Session:
-        urls = list(credentials.urls)
-        random.shuffle(urls)
         outage = Disconnected("no broker address is known")
-        for url in urls:
-            session = Session(credentials, url)
+        refused = False
+        for url in in_order(credentials.urls, self._worked):
+            session = Session(credentials, url, self._proxy)
             try:
                 await session.start(self.name, tuple(self._subscriptions))
             except Disconnected as failure:
-                outage = failure
-                self.refused = session.was_refused
+                if session.was_refused or not refused:
+                    outage = failure
+                refused = refused or session.was_refused
             else:
+                self._worked = url
                 return session
+        self.refused = refused
         raise outage
 
     async def _tell_connected(self) -> None:
@@ -326,6 +339,12 @@ class BrokerLink:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def in_order(urls: Sequence[str], worked: str) -> list[str]:
+    """All addresses: the one that worked last, then TCP before WebSocket, each in random order to spread a fleet."""
+    shuffled = random.sample(urls, len(urls))
+    return sorted(shuffled, key=lambda url: (url != worked, url.startswith("wss:")))
 
 
 def _check_size(payload: bytes) -> None:

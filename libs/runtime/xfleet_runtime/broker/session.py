@@ -11,11 +11,14 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
+from nats.errors import NoServersError
 
 from xfleet_runtime.broker.credentials import Credentials, NonceSigner, tls_context
+from xfleet_runtime.broker.dial import Proxy, ProxyRefusedError
 from xfleet_runtime.broker.message import Incoming
 from xfleet_runtime.broker.outages import Disconnected, NoResponders, RequestTimedOut
 from xfleet_runtime.broker.subscription import Subscription
+from xfleet_runtime.broker.transports import transport_for
 from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
@@ -34,16 +37,18 @@ _VIOLATION = "permissions violation"
 class Session:
     """A live nats-py client with its own reply inbox; `ended` is set when it is over."""
 
-    def __init__(self, credentials: Credentials, url: str) -> None:
+    def __init__(self, credentials: Credentials, url: str, proxy: Proxy | None = None) -> None:
         self.url = url
         self.ended = asyncio.Event()
         self.last_error = ""
         """What the broker or the network said last; empty when nothing."""
         self.client = Client()
+        self.client._transport = transport_for(url, credentials.tls_name, proxy)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         self._credentials = credentials
         self._inbox = f"{credentials.inbox_prefix}.{secrets.token_hex(8)}"
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._collecting: dict[str, asyncio.Queue[Incoming]] = {}
+        self._proxy_failed = False
         self._request_count = 0
         self._unsettled_count = 0
         self._all_settled = asyncio.Event()
@@ -240,20 +245,26 @@ class Session:
     @property
     def was_refused(self) -> bool:
         """Whether the broker ended or refused the connection because of who we are."""
-        return any(word in self.last_error.lower() for word in _REFUSALS)
+        return not self._proxy_failed and any(word in self.last_error.lower() for word in _REFUSALS)
 
     async def _on_error(self, error: Exception) -> None:
         text = str(error) or type(error).__name__
         if _VIOLATION in text.lower():
             _log.error("the broker forbids what this role tried", url=self.url, error=text)
             return
-        self.last_error = text
+        self._note(error)
 
     async def _on_closed(self) -> None:
         error = self.client.last_error
         if error is not None and _VIOLATION not in str(error).lower():
-            self.last_error = str(error) or type(error).__name__
+            self._note(error)
         self._end()
+
+    def _note(self, error: Exception) -> None:
+        if self.last_error and isinstance(error, NoServersError):  # the reason was told before
+            return
+        self._proxy_failed = isinstance(error, ProxyRefusedError)
+        self.last_error = str(error) or type(error).__name__
 
     async def _on_answer(self, message: Msg) -> None:
         inbox, _, token = message.subject.rpartition(".")

@@ -17,6 +17,7 @@ from xfleet_runtime.settings import load_settings
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where everything lives; made when missing.")
 @click.option("--panel-port", type=int, help="Port of the panel; 0 takes a free one. [2053, or the last one]")
 @click.option("--broker-port", type=int, help="Port of the broker; 0 takes a free one. [4222, or the last one]")
+@click.option("--broker-websocket-port", type=int, help="Port on which the broker also speaks wss://. [none]")
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Written when the panel answers (JSON).")
 @click.option("--public", is_flag=True, default=None, help="Listen on all addresses, with TLS and a random base path.")
 @click.option(

@@ -25,6 +25,8 @@ def init_arguments(plan: Plan) -> Sequence[str]:
         plan.broker_host,
         "--broker-port",
         str(plan.broker_port),
+        "--broker-websocket-port",
+        str(plan.settings.broker_websocket_port),
     )
 
 

@@ -26,6 +26,8 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Port of the panel; 0 takes a free one. Default: the one used last time, else 2053."""
     broker_port: int | None = None
     """Port of the broker; 0 takes a free one. Default: the one used last time, else 4222."""
+    broker_websocket_port: int = 0
+    """Port on which the broker also speaks `wss://`, for agents that only get out to 443; 0 for none."""
     ready_file: Path | None = None
     """Written when the panel answers: JSON with `panel_url`, `broker_url` and `pid`."""
     public: bool = False
@@ -53,8 +55,13 @@ def check(settings: UpSettings) -> None:
             raise Unusable(
                 f"{name} {port} is not a port. Use a number from 1 to {HIGHEST_PORT}, or 0 for any free one."
             )
-    if settings.panel_port and settings.panel_port == settings.broker_port:
-        raise Unusable(f"Panel and broker cannot both use port {settings.panel_port}. Give two different ports.")
+    if not 0 <= settings.broker_websocket_port <= HIGHEST_PORT:
+        raise Unusable(f"--broker-websocket-port {settings.broker_websocket_port} is not a port. Use 1 to 65535.")
+    given = [port for port in (settings.panel_port, settings.broker_port, settings.broker_websocket_port) if port]
+    if len(set(given)) < len(given):
+        raise Unusable(
+            f"Panel and broker cannot both use port {max(given, key=given.count)}. Give two different ports."
+        )
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise Unusable("--tls-cert and --tls-key belong together: give both or neither.")
     if settings.base_path is not None and not BASE_PATH.fullmatch(settings.base_path):
