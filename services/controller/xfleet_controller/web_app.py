@@ -34,6 +34,7 @@ from xfleet_controller.servers.state_api import ServerStateApi
 from xfleet_controller.subscriptions.api import SubscriptionDoor
 from xfleet_controller.tasks.api import TaskApi
 from xfleet_controller.traffic.api import ClientTrafficApi, TrafficApi
+from xfleet_controller.upkeep.api import RetentionApi
 
 
 def create_web_app(
@@ -74,6 +75,7 @@ def create_litestar(
             BotApi,
             ServerStateApi,
             BackupApi,
+            RetentionApi,
             show_openapi,
         ],
         guards=[edge.for_sessions],
