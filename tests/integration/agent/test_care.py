@@ -181,6 +181,9 @@ async def test_checks_say_what_clients_would_find(agent: AgentProcess, controlle
     assert {each.name: each.status for each in own.results} == dict.fromkeys(
         ("xray", "disk", "clock", "broker", "spool"), "ok"
     ), own
+    beat = await controller.heard()
+    assert beat.free_state_bytes > 0
+    assert beat.link == controller.broker.urls[0]
     inbound = ws_inbound(7001)
     await controller.apply(entities(inbound))
     certificate = await made(controller, "site.example")
