@@ -56,6 +56,49 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
         DELETE /servers/{server_id:int}
         POST /servers/{server_id:int}/enrollment-tokens
      """),
+    ("servers.order.read", KEEPERS, """
+        GET /servers/{server_id:int}/info
+        GET /servers/{server_id:int}/health
+        GET /servers/{server_id:int}/stats
+        GET /servers/{server_id:int}/online
+        GET /servers/{server_id:int}/counters
+        GET /servers/{server_id:int}/state
+        GET /servers/{server_id:int}/xray
+        GET /servers/{server_id:int}/xray/config
+        GET /servers/{server_id:int}/certificates
+        GET /servers/{server_id:int}/certificates/{name:str}
+        POST /servers/{server_id:int}/checks
+     """),
+    ("servers.order.write", OPERATORS, """
+        POST /servers/{server_id:int}/xray/start
+        POST /servers/{server_id:int}/xray/stop
+        POST /servers/{server_id:int}/xray/restart
+        POST /servers/{server_id:int}/certificates
+     """),
+    ("servers.order.heavy", OPERATORS, """
+        POST /servers/{server_id:int}/xray/install
+        POST /servers/{server_id:int}/geofiles
+        POST /servers/{server_id:int}/agent/update
+        POST /servers/{server_id:int}/backup
+        POST /servers/{server_id:int}/restore
+     """),
+    ("logs.read", OPERATORS, """
+        GET /servers/{server_id:int}/logs
+        GET /servers/{server_id:int}/logs/live
+     """),
+    ("tasks.read+servers.order.write", OPERATORS, """
+        POST /tasks/{task_id:int}/cancel
+     """),
+    ("fleet.read", OPERATORS, """
+        GET /rollouts
+        GET /rollouts/{rollout_id:int}
+     """),
+    ("fleet.rollouts", OPERATORS, """
+        POST /rollouts
+        POST /rollouts/{rollout_id:int}/pause
+        POST /rollouts/{rollout_id:int}/resume
+        POST /rollouts/{rollout_id:int}/cancel
+     """),
     ("inbounds.read", ALL, """
         GET /inbounds
         GET /inbounds/{inbound_id:int}
@@ -122,6 +165,7 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         GET /inbounds
         GET /clients
         GET /clients/{client_id:int}
+        GET /servers/{server_id:int}/orders
         GET /tasks
         GET /tasks/{task_id:int}
         GET /settings
@@ -140,6 +184,10 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         POST /settings/tokens/{token_id:int}/revoke
      """),
     (KEEPERS, """
+        GET /servers/{server_id:int}/orders/checks
+        POST /servers/{server_id:int}/orders/checks
+        GET /servers/{server_id:int}/orders/certificates
+        GET /servers/{server_id:int}/orders/config
         GET /clients/new
         POST /clients/new
         GET /clients/{client_id:int}/edit
@@ -151,6 +199,28 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
      """),
     (OPERATORS, """
         POST /servers/{server_id:int}/edit
+        POST /servers/{server_id:int}/orders/certificates
+        GET /servers/{server_id:int}/orders/stop
+        POST /servers/{server_id:int}/orders/stop
+        POST /servers/{server_id:int}/orders/start
+        POST /servers/{server_id:int}/orders/restart
+        GET /servers/{server_id:int}/orders/install
+        POST /servers/{server_id:int}/orders/install
+        GET /servers/{server_id:int}/orders/geofiles
+        POST /servers/{server_id:int}/orders/geofiles
+        POST /servers/{server_id:int}/orders/backup
+        GET /servers/{server_id:int}/orders/restore
+        POST /servers/{server_id:int}/orders/restore
+        GET /servers/{server_id:int}/logs
+        GET /servers/{server_id:int}/logs/live
+        POST /tasks/{task_id:int}/cancel
+        GET /rollouts
+        GET /rollouts/new
+        POST /rollouts/new
+        GET /rollouts/{rollout_id:int}
+        POST /rollouts/{rollout_id:int}/pause
+        POST /rollouts/{rollout_id:int}/resume
+        POST /rollouts/{rollout_id:int}/cancel
         GET /inbounds/new
         POST /inbounds/new
         GET /inbounds/{inbound_id:int}/edit
