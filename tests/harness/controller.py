@@ -89,9 +89,10 @@ async def signed_in(context: Context) -> AsyncIterator[httpx.AsyncClient]:
 def make_beat(seq: int = 1, *, instance: str = "i1", **more: Any) -> Heartbeat:
     """A heartbeat of a healthy agent."""
     fields: dict[str, Any] = {
+        "agent_version": "0.1.0",
         "xray": XrayState(status="running", version="26.1.1", start_id="x1"),
         "host": HostFigures(
             cpu_percent=12.5, memory_total_bytes=100, memory_used_bytes=40, default_address="192.0.2.7"
         ),
     }
-    return Heartbeat(instance=instance, seq=seq, sent_at_ms=0, agent_version="0.1.0", **(fields | more))
+    return Heartbeat(instance=instance, seq=seq, sent_at_ms=0, **(fields | more))

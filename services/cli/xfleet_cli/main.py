@@ -2,7 +2,8 @@
 
 import click
 
-from xfleet_cli.care.commands import backup, restore
+from xfleet_cli.care.commands import admin, backup, doctor, restore
+from xfleet_cli.care.service import service
 from xfleet_cli.demo.command import demo
 from xfleet_cli.operator.nats_context import nats_context
 from xfleet_cli.operator.ps import ps
@@ -19,7 +20,9 @@ def cli() -> None:
     """A panel for fleets of Xray VPN servers."""
 
 
-for command in (up, demo, ps, tail, diff, drain, mode, task, order, server, nats_context, backup, restore):
+OPERATOR = (ps, tail, diff, drain, mode, task, order, server, nats_context)
+CARE = (backup, restore, admin, doctor, service)
+for command in (up, demo, *OPERATOR, *CARE):
     cli.add_command(command)
 
 

@@ -21,7 +21,7 @@ from xfleet_controller.fleet import store as fleet_store
 from xfleet_controller.fleet.certificates import watch_expiry
 from xfleet_controller.fleet.inbox import Desks
 from xfleet_controller.fleet.keyring import load_keys, open_vault
-from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest, with_public
+from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest, panel_urls, with_public
 from xfleet_controller.fleet.service import Fleet
 from xfleet_controller.ledger_wiring import Ledger, open_ledger
 from xfleet_controller.logs.hub import LogHub
@@ -29,6 +29,7 @@ from xfleet_controller.orders.blobs import METHOD as BLOB
 from xfleet_controller.orders.blobs import Transfers
 from xfleet_controller.orders.runner import OrderRunner
 from xfleet_controller.outbox import Outbox
+from xfleet_controller.rollouts.runner import RolloutRunner
 from xfleet_controller.servers import jobs as server_jobs
 from xfleet_controller.servers import service as servers
 from xfleet_controller.servers.agent_events import AgentEvents
@@ -36,6 +37,9 @@ from xfleet_controller.servers.dispatcher import Dispatcher
 from xfleet_controller.servers.presence import Presence
 from xfleet_controller.servers.versions import ensure_first_versions
 from xfleet_controller.tasks import store as tasks
+from xfleet_controller.upkeep import disk
+from xfleet_controller.upkeep import service as upkeep
+from xfleet_controller.upkeep.retention import Retention
 from xfleet_controller.vault import Vault
 from xfleet_nats.fleet import FleetIssuer, FleetKeys
 from xfleet_nats.jetstream import ensure_streams
@@ -54,7 +58,6 @@ EXPIRY_EVERY_S = 2.0
 HOUSEKEEPING_EVERY_S = 600.0
 CERTIFICATES_EVERY_S = 600.0
 FIRST_CONNECTION_S = 10.0
-TASKS_KEPT = timedelta(days=90)
 TOKENS_KEPT = timedelta(days=30)
 
 
@@ -96,7 +99,9 @@ async def open_controller(settings: ControllerSettings, *, clock: Clock | None =
         context = make_context(settings, database, vault, clock)
         broker_urls = await _broker_urls(settings, database)
         agents_urls = await _agents_urls(database, broker_urls)
-        manifest = await ensure_manifest(database, keys, settings.root_file, clock, broker_urls=agents_urls)
+        manifest = await ensure_manifest(
+            database, keys, settings.root_file, clock, broker_urls=agents_urls, panel_urls=panel_urls(settings)
+        )
         issuer = FleetIssuer(keys, clock)
         context.fleet = Fleet(issuer, manifest, agents_urls, vault, clock)
         async with open_bus(_credentials(issuer, broker_urls)) as bus:
@@ -136,14 +141,17 @@ async def _running(
     await ControlDesk(context, bus.svc).start()
     teller = ManifestTeller(commander, fleet)
     context.presence.on_beat.append(teller.on_beat)
+    watch_disk = disk.DiskWatch(context)
     loops = {
         "outbox": outbox.run,
         "dispatcher": dispatcher.run,
         "orders": OrderRunner(context).run,
         "live logs": context.log_hub.run,
+        "rollouts": RolloutRunner(context).run,
         "presence": lambda: every(server_jobs.FLUSH_S, lambda: _look_around(context, bus)),
         "expiry": lambda: every(EXPIRY_EVERY_S, lambda: clients.cut_overdue(context)),
-        "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: keep_house(context), first_s=60),
+        "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: _keep_house(context, ledger), first_s=60),
+        "disk": lambda: every(disk.LOOK_EVERY_S, watch_disk.look, first_s=1),
         "revocations": lambda: _push_when(context, revoked),
         "certificates": lambda: every(CERTIFICATES_EVERY_S, lambda: watch_expiry(context), first_s=0),
         "credentials": lambda: every(RENEW_EVERY_S, lambda: _renew(bus, fleet.issuer, broker_urls)),
@@ -216,15 +224,20 @@ async def _look_around(context: Context, bus: Bus) -> None:
     await server_jobs.flush_presence(context)
 
 
-async def keep_house(context: Context) -> None:
+async def _keep_house(context: Context, ledger: Ledger) -> None:
+    kept = await keep_house(context)
+    ledger.rollup.keep_minutes(kept.traffic_minutes_hours)
+
+
+async def keep_house(context: Context) -> Retention:
     """Drops what is old: sessions, throttles, chunks, points, tasks, tokens, revocations that expired by themselves."""
     now = context.clock.now()
     await auth.forget_the_old(context)
     await server_jobs.forget_the_old(context)
     async with context.database.write() as session:
         await tasks.expire_overdue(session, now)
-        await tasks.forget_the_old(session, now - TASKS_KEPT)
         await fleet_store.forget_the_old(session, now, now - TOKENS_KEPT)
+    return await upkeep.forget_the_old(context)
 
 
 async def _push_when(context: Context, revoked: asyncio.Event) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
+from xfleet_controller.config import ControllerSettings
 from xfleet_migrations import runner
 from xfleet_runtime.errors import Unusable
 
@@ -142,6 +143,13 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     immediate = connection.get_execution_options().get("xfleet_immediate", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def require_database(settings: ControllerSettings) -> None:
+    """Raises `Unusable` where the SQLite file is missing: opening it would make an empty one."""
+    url = make_url(settings.database)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        raise Unusable(f"There is no fleet in {settings.data_dir}. Give --data-dir, or start xfleet once.")
 
 
 async def is_reachable(database: Database) -> bool:

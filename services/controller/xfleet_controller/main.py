@@ -9,6 +9,8 @@ import msgspec
 from xfleet_controller.backups.commands import back_up, options_of_backup, options_of_restore, put_back, tell_made
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.init import InitOrder, initialize
+from xfleet_controller.rescue.commands import admin_group
+from xfleet_runtime.clock import SystemClock
 from xfleet_runtime.known_settings import all_settings
 from xfleet_runtime.log import configure_logging
 from xfleet_runtime.main import run_async, run_main, run_until_signal
@@ -128,10 +130,53 @@ def restore(config: Path | None, file: Path, *, force: bool, **given: Any) -> No
     run_async(put_back(settings, file, force=force))
 
 
+@cli.command()
+@click.option("--data-dir", type=_PATH, required=True, help="Where keys, database and broker files lie.")
+@click.option("--python", "pythons", default="3.11,3.12,3.13", show_default=True, help="Versions, comma-separated.")
+@click.option("--arch", "machines", default="amd64,arm64", show_default=True, help="Machines, comma-separated.")
+def wheelhouse(data_dir: Path, pythons: str, machines: str) -> None:
+    """Fetch what agents on other kinds of machines need, for servers that reach no package index.
+
+    Without it the panel hands on what it has itself: its own version of Python, on its own kind of machine.
+    """
+    from xfleet_controller.install.library import Library  # noqa: PLC0415  as above
+    from xfleet_controller.install.wheelhouse import fill  # noqa: PLC0415  as above
+
+    place = Library(data_dir.absolute() / "install").wheelhouse
+    fill(place, _words(pythons), _words(machines), click.echo)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
 def _settings(given: dict[str, Any], config: Path | None, *, quiet: bool = False) -> ControllerSettings:
     settings = load_settings(ControllerSettings, given, file=config, others=all_settings())
     configure_logging("controller", level="error" if quiet and settings.log_level == "info" else settings.log_level)
     return msgspec.structs.replace(settings, data_dir=settings.data_dir.absolute())
+
+
+@cli.command()
+@_common
+@click.option("--broker-url", help="tls://HOST:PORT, comma-separated for several.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_context
+def doctor(click_context: click.Context, config: Path | None, *, as_json: bool, **given: Any) -> None:
+    """Look at everything and say what is wrong; exit code 1 when something failed."""
+    settings = _settings(given, config, quiet=True)
+    from xfleet_controller.doctor.examination import examine  # noqa: PLC0415  the other commands need none of it
+    from xfleet_controller.doctor.findings import exit_code, lines_of  # noqa: PLC0415  as above
+
+    async def look() -> None:
+        findings = await examine(settings, SystemClock())
+        click.echo(msgspec.json.encode(findings).decode() if as_json else "\n".join(lines_of(findings)))
+        click_context.obj = exit_code(findings)
+
+    run_async(look())
+    click_context.exit(click_context.obj)
+
+
+cli.add_command(admin_group(_common, _settings))
 
 
 def main() -> None:

@@ -59,6 +59,56 @@ def backup(data_dir: Path | None, **given: object) -> None:
 @click.command()
 @_DATA_DIR
 @_DATABASE_URL
+@click.option("--json", is_flag=True, help="For programs.")
+def doctor(data_dir: Path | None, **given: object) -> None:
+    """Look at everything and say what is wrong; exit code 1 when something failed."""
+    hand_over(["doctor"], data_dir, *_options(**given))
+
+
+@click.group()
+def admin() -> None:
+    """Admins, straight in the database: also while nothing runs."""
+
+
+_PASSWORD = click.option(
+    "--password-file", type=click.Path(path_type=Path), help="File with the password; else it is made up and shown."
+)
+
+
+@admin.command(name="list")
+@_DATA_DIR
+@_DATABASE_URL
+@click.option("--json", is_flag=True, help="For programs.")
+def list_admins(data_dir: Path | None, **given: object) -> None:
+    """Show all admins."""
+    hand_over(["admin", "list"], data_dir, *_options(**given))
+
+
+@admin.command()
+@_DATA_DIR
+@_DATABASE_URL
+@_PASSWORD
+@click.option("--role", help="owner, operator, support or read-only. [owner]")
+@click.argument("name")
+def create(data_dir: Path | None, name: str, **given: object) -> None:
+    """Make an admin."""
+    hand_over(["admin", "create"], data_dir, *_options(**given), "--", name)
+
+
+@admin.command(name="reset-password")
+@_DATA_DIR
+@_DATABASE_URL
+@_PASSWORD
+@click.option("--remove-totp", is_flag=True, help="Ask for no code any more.")
+@click.argument("name")
+def reset_password(data_dir: Path | None, name: str, **given: object) -> None:
+    """Give an admin a new password, enable it, and end its sessions."""
+    hand_over(["admin", "reset-password"], data_dir, *_options(**given), "--", name)
+
+
+@click.command()
+@_DATA_DIR
+@_DATABASE_URL
 @_PASSPHRASE
 @click.option("--force", is_flag=True, help="Put what is in the directory aside; nothing may run there.")
 @click.argument("file", type=click.Path(path_type=Path))

@@ -9,7 +9,7 @@ import click
 
 from xfleet_controller.backups import contents, passphrase
 from xfleet_controller.config import ControllerSettings
-from xfleet_controller.db import Database
+from xfleet_controller.db import Database, require_database
 from xfleet_controller.fleet.keyring import load_keys, open_vault
 from xfleet_runtime.clock import Clock, SystemClock
 from xfleet_runtime.errors import Unusable
@@ -45,17 +45,15 @@ async def back_up(settings: ControllerSettings, output: Path | None, clock: Cloc
 
 async def fleet_of(settings: ControllerSettings) -> str:
     """The fleet's id: proves that key file and database belong together. Raises `Unusable`."""
-    nothing = Unusable(f"There is no fleet in {settings.data_dir}. Give --data-dir, or start xfleet once.")
+    require_database(settings)
     database = Database(settings.database)
-    if database.is_sqlite and not Path(database.engine.url.database or "").is_file():
-        raise nothing
     try:
         await database.check_form(newest=False)
         keys = await load_keys(database, await open_vault(database, settings.key_file))
     finally:
         await database.close()
     if keys is None:
-        raise nothing
+        raise Unusable(f"There is no fleet in {settings.data_dir}. Give --data-dir, or start xfleet once.")
     return keys.fleet_id
 
 
