@@ -30,15 +30,23 @@ def newest_revision() -> str:
     return head
 
 
+def is_known(revision: str) -> bool:
+    """Whether this release knows the revision: it is not of a newer one."""
+    return revision in {script.revision for script in ScriptDirectory.from_config(script_config()).walk_revisions()}
+
+
 def current_revision(connection: Connection) -> str | None:
     """The revision the database is at; None for an empty one."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def upgrade(connection: Connection) -> None:
-    """Runs what is missing; the caller commits. PostgreSQL is locked against a second controller meanwhile."""
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Runs what is missing up to that revision; the caller commits.
+
+    PostgreSQL is locked against a second controller meanwhile.
+    """
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
         connection.execute(text("SET LOCAL lock_timeout = '30s'"))
-    command.upgrade(script_config(connection), "head")
+    command.upgrade(script_config(connection), revision)

@@ -19,6 +19,7 @@ from xfleet_agent.app import run_directory
 from xfleet_contracts import codec, streams, subjects
 from xfleet_contracts.allowance import ALLOWANCE, Allowances
 from xfleet_contracts.apply import APPLY, ApplyOrder, ApplyReport
+from xfleet_contracts.care import BLOB_PART_BYTES, BlobAsk, BlobPart, RestoreOrder
 from xfleet_contracts.commands import SIGNATURE_HEADER, Command, Reply
 from xfleet_contracts.desired_state import (
     ClientBody,
@@ -34,7 +35,7 @@ from xfleet_contracts.desired_state import (
     difference_of,
     digest_of,
 )
-from xfleet_contracts.enrollment import AgentIdentity
+from xfleet_contracts.enrollment import AgentIdentity, EnrollAnswer, EnrollRequest
 from xfleet_contracts.errors import RemoteRefusal
 from xfleet_contracts.events import AgentEvent
 from xfleet_contracts.heartbeat import Heartbeat
@@ -52,7 +53,7 @@ from xfleet_contracts.traffic import (
 from xfleet_nats.fleet import FIRST_CONTROLLER
 from xfleet_runtime.broker import BrokerLink, BrokerOutage, Incoming
 from xfleet_runtime.ids import new_id
-from xfleet_runtime.keys.signing import Asked, SigningKey, sign_answer, sign_command
+from xfleet_runtime.keys.signing import Asked, SigningKey, sign_answer, sign_command, sign_manifest
 from xfleet_xraykit.process import StartedXray, boot_id, start_time_ticks, stop
 
 T = TypeVar("T")
@@ -144,6 +145,10 @@ class SmallController:
     receipts_on: bool = True
     forging: bool = False
     """Answers calls under a key that no manifest names, as a hostile broker would."""
+    blobs: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    """Parts by transfer: what agents sent, and what they may fetch."""
+    lose_acks: int = 0
+    """So many parts of blobs are taken without a word."""
     stopping: bool = False
     """nats-py may swallow a cancellation, so the loop ends by this."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -159,6 +164,7 @@ class SmallController:
             await ctl.subscribe(subjects.ALL_HEARTBEATS, self._on_beat)
             await ctl.subscribe(subjects.ALL_AGENT_EVENTS, self._on_event)
             await rpc.subscribe(subjects.ALL_AGENT_CALLS, self._on_call)
+            await rpc.subscribe(subjects.blob("*", "*"), self._on_blob)
             self._tasks.append(asyncio.create_task(self._ingest()))
             try:
                 yield self
@@ -174,6 +180,28 @@ class SmallController:
     async def _on_event(self, message: Incoming) -> None:
         self.events.append(codec.decode(message.payload, AgentEvent))
 
+    async def _on_blob(self, message: Incoming) -> None:
+        transfer = subjects.tail_of(message.subject).partition(".")[2]
+        part = codec.decode(message.payload, BlobPart)
+        self.blobs.setdefault(transfer, {})[part.index] = part.data
+        if self.lose_acks:
+            self.lose_acks -= 1
+            return
+        within = subjects.agent_inbox(subjects.sid_of(message.subject))
+        await self.rpc.respond(message, codec.encode(Reply(ok=True)), within=within)
+
+    def received(self, transfer: str) -> bytes:
+        """A blob, put together."""
+        return b"".join(data for _, data in sorted(self.blobs[transfer].items()))
+
+    def offers(self, transfer: str, data: bytes) -> RestoreOrder:
+        """Makes a blob ready to be fetched; the order for it."""
+        parts = [data[at : at + BLOB_PART_BYTES] for at in range(0, len(data), BLOB_PART_BYTES)]
+        self.blobs[transfer] = dict(enumerate(parts))
+        return RestoreOrder(
+            transfer=transfer, size_bytes=len(data), sha256=codec.sha256_hex(data), parts_count=len(parts)
+        )
+
     async def _on_call(self, message: Incoming) -> None:
         method = subjects.tail_of(message.subject)
         if method == "ledger":
@@ -182,9 +210,19 @@ class SmallController:
         elif method == "ledger_batch":
             asked = codec.decode(message.payload, BatchRequest)
             answer = self.ledger.bodies[asked.epoch, asked.seq]
+        elif method == "renew":
+            request = codec.decode(message.payload, EnrollRequest)
+            sid = subjects.sid_of(message.subject)
+            jwt, cert_pem = self.broker.issuer.issue_agent(sid, request.nkey, request.csr_pem)
+            manifest = sign_manifest(self.broker.root.manifest_key, self.broker.manifest())
+            answer = _good(EnrollAnswer(sid=sid, jwt=jwt, cert_pem=cert_pem, manifest=manifest))
         elif method == "state":
             chunk = msgspec.json.decode(message.payload)["chunk"]
             answer = codec.encode(Reply(ok=True, data=msgspec.Raw(self.chunks[chunk])))
+        elif method == "blob":
+            wanted = codec.decode(message.payload, BlobAsk)
+            parts = self.blobs[wanted.transfer]
+            answer = _good(BlobPart(index=wanted.index, parts_count=len(parts), data=parts[wanted.index]))
         else:
             return
         asked = Asked(reply=message.reply, subject=message.subject, question=message.payload)

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,10 +16,19 @@ from harness.broker import eventually
 from harness.controller import PASSWORD, make_beat, open_api
 from xfleet_contracts import codec, streams, subjects
 from xfleet_contracts.apply import APPLY, BASE_MISMATCH, ApplyOrder, ApplyReport, ChunkRequest, Degraded
-from xfleet_contracts.commands import SIGNATURE_HEADER, Command, Reply
-from xfleet_contracts.desired_state import Difference, EntityKey, SnapshotChunk, StatePoint, applied_to, digest_of
+from xfleet_contracts.care import STATE_READ, StateHeld, StateRead
+from xfleet_contracts.commands import SIGNATURE_HEADER, UNKNOWN_VERB, Command, Reply
+from xfleet_contracts.desired_state import (
+    Difference,
+    Entity,
+    EntityKey,
+    SnapshotChunk,
+    StatePoint,
+    applied_to,
+    digest_of,
+)
 from xfleet_contracts.enrollment import AgentIdentity, EnrollAnswer, EnrollmentToken, EnrollRequest
-from xfleet_contracts.errors import ErrorBody
+from xfleet_contracts.errors import ErrorBody, Refusal
 from xfleet_contracts.events import FleetEvent
 from xfleet_controller.app import Controller, open_controller
 from xfleet_controller.config import ControllerSettings
@@ -35,6 +44,9 @@ from xfleet_runtime.clock import FakeClock
 from xfleet_runtime.keys import signing, x509
 from xfleet_runtime.keys.nkeys import KeyPair, Kind
 
+Verb = Callable[[Command], Awaitable[Any]]
+"""Gives an answer's message, a whole `Reply`, bare bytes, or None for silence; a `Refusal` is told as one."""
+
 
 @dataclass
 class World:
@@ -43,7 +55,7 @@ class World:
     settings: ControllerSettings
     broker: BrokerProcess
     made: Initialized
-    controller: Controller
+    controller: Controller = field(init=False)
 
     def token(self) -> EnrollmentToken:
         """The local server's enrollment token, with the broker's real address."""
@@ -60,16 +72,22 @@ def open_token(line: str) -> EnrollmentToken:
 @asynccontextmanager
 async def running_world(data_dir: Path, **settings: Any) -> AsyncIterator[World]:
     """`init`, a broker on a free port, and the controller's loops; no web server."""
+    async with stopped_world(data_dir, **settings) as world, open_controller(world.settings) as controller:
+        for link in controller.bus.all:
+            await link.wait_connected(10)
+        world.controller = controller
+        yield world
+
+
+@asynccontextmanager
+async def stopped_world(data_dir: Path, **settings: Any) -> AsyncIterator[World]:
+    """`init` and a broker; whoever wants a controller, or one after the other, opens it and sets it."""
     chosen = ControllerSettings(data_dir=data_dir, admin_password=PASSWORD, **settings)
     made = await initialize(chosen, InitOrder(local_agent=True, broker_port=0))
     broker = BrokerProcess(BrokerSettings(directory=chosen.broker_dir, port=0))
     await broker.start()
     try:
-        chosen = msgspec.structs.replace(chosen, broker_url=broker.url)
-        async with open_controller(chosen) as controller:
-            for link in controller.bus.all:
-                await link.wait_connected(10)
-            yield World(chosen, broker, made, controller)
+        yield World(msgspec.structs.replace(chosen, broker_url=broker.url), broker, made)
     finally:
         await broker.stop()
 
@@ -132,12 +150,18 @@ class SmallAgent:
     degraded: tuple[Degraded, ...] = ()
     refusal: ErrorBody | None = None
     silent: bool = False
+    knows_reading: bool = True
+    """Whether it is of a release that has `state.read`."""
     garbage: bytes = b""
     """Its answer to every order, instead of a reply."""
     seq: int = 0
     instance: str = "i1"
     heard: list[str] = field(default_factory=list[str])
     order_ids: list[str] = field(default_factory=list[str])
+    verbs: dict[str, Verb] = field(default_factory=dict[str, Verb])
+    """How it answers verbs other than `state.apply`; None for no answer."""
+    commands: list[Command] = field(default_factory=list[Command])
+    """All it was told, in order."""
 
     @property
     def sid(self) -> str:
@@ -165,6 +189,13 @@ class SmallAgent:
         signing.verify_command(self.trusted, message.headers.get(SIGNATURE_HEADER), message.subject, message.payload)
         command = codec.decode(message.payload, Command)
         self.heard.append(verb)
+        self.commands.append(command)
+        if verb == STATE_READ and verb not in self.verbs:
+            await self.link.publish(message.reply, codec.encode(self._state_page(command)))
+            return
+        if verb in self.verbs:
+            await self._carry_out(verb, command, message)
+            return
         if verb != APPLY or self.silent:
             return
         self.order_ids.append(command.id)
@@ -172,6 +203,32 @@ class SmallAgent:
             await self.link.publish(message.reply, self.garbage)
             return
         reply = await self._apply(command)
+        await self.link.publish(message.reply, codec.encode(reply))
+
+    def _state_page(self, command: Command) -> Reply:
+        """Its state in pages of two."""
+        if not self.knows_reading:
+            return Reply(ok=False, error=ErrorBody(code=UNKNOWN_VERB, message="No such verb."))
+        asked = msgspec.json.decode(command.body, type=StateRead)
+        keys = sorted(self.bodies)
+        page = tuple(
+            Entity(kind=key.kind, id=key.id, body=msgspec.Raw(self.bodies[key]))
+            for key in keys[asked.offset : asked.offset + 2]
+        )
+        held = StateHeld(point=self.point, entities=page, total_count=len(keys))
+        return Reply(ok=True, data=msgspec.Raw(codec.encode(held)))
+
+    async def _carry_out(self, verb: str, command: Command, message: Incoming) -> None:
+        try:
+            answer = await self.verbs[verb](command)
+        except Refusal as refusal:
+            answer = Reply(ok=False, error=refusal.body())
+        if answer is None:
+            return
+        if isinstance(answer, bytes):  # past the runtime's own limit of size, as a hostile agent would
+            await self.link._current().publish(message.reply, answer, "", None)
+            return
+        reply = answer if isinstance(answer, Reply) else Reply(ok=True, data=msgspec.Raw(codec.canonical(answer)))
         await self.link.publish(message.reply, codec.encode(reply))
 
     async def _apply(self, command: Command) -> Reply:
@@ -232,7 +289,7 @@ async def small_agent(
     async with BrokerLink(credentials, name="agent", longest_wait_s=0.3) as link:
         await link.wait_connected(5)
         agent = SmallAgent(answer, keys, link, signing.trusted_keys(manifest))
-        await link.subscribe(subjects.commands(answer.sid), agent.on_command)
+        await link.subscribe(subjects.commands(answer.sid), agent.on_command, workers=4)
         await agent.beat()
         yield agent
 

@@ -19,10 +19,13 @@ import psutil
 from harness.broker import eventually
 from harness.process import Running, running, script
 from harness.xray import HEADER, Sink, Stream, XrayClient, open_stream
+from xfleet_controller.bus import Commander
 from xfleet_controller.db import Database
 from xfleet_controller.fleet.keyring import load_keys, open_vault
+from xfleet_controller.servers.presence import Presence
 from xfleet_nats.fleet import FleetIssuer, FleetKeys
 from xfleet_runtime.broker import BrokerLink
+from xfleet_runtime.clock import SystemClock
 
 PASSWORD = "correct horse battery"
 READY_WITHIN_S = 60.0
@@ -182,6 +185,16 @@ class Fleet:
             numbers = range(state.first_seq, state.last_seq + 1) if state.messages else ()
             return [json.loads((await link.js.get_msg(stream, number)).data or b"{}") for number in numbers]
 
+    @asynccontextmanager
+    async def commander(self) -> AsyncIterator[Commander]:
+        """Sends what only a controller may: signed orders to agents."""
+        keys = await _fleet_keys(self.data_dir)
+        clock = SystemClock()
+        credentials = FleetIssuer(keys, clock).bus_credentials("ctl", "harness", (self.broker_url,))
+        async with BrokerLink(credentials, name="harness") as link:
+            await link.wait_connected(10)
+            yield Commander(link, keys.command_key(), Presence(clock), clock)
+
     def tail(self, lines: int = 12) -> str:
         """The ends of all logs, for a failure's message."""
         logs = sorted((self.data_dir / "logs").glob("*.log"))
@@ -266,12 +279,13 @@ class Paced:
         self._left = {"up": up_bytes, "down": down_bytes}
         self._steps = max(1, int(seconds * 20))
         self._total = {"up": HEADER.size + up_bytes, "down": down_bytes}
+        self._pause_s = 0.05
         self._task = asyncio.ensure_future(self._move())
 
     @classmethod
     async def start(cls, client: XrayClient, sink: Sink, *, up_bytes: int, down_bytes: int, seconds: float) -> Self:
         """Begins to move so much through the client, spread over that time."""
-        stream = await open_stream(client, sink.port)
+        stream = await open_stream(client, sink.port, host=sink.host)
         await stream.send(HEADER.pack(up_bytes, down_bytes))
         return cls(stream, up_bytes, down_bytes, seconds)
 
@@ -284,6 +298,10 @@ class Paced:
         async with asyncio.timeout(within_s):
             await self._task
         return self._total["up"], self._total["down"]
+
+    def hurry(self) -> None:
+        """What was to happen meanwhile has happened: the rest need not take its time."""
+        self._pause_s = 0
 
     async def abort(self) -> None:
         self._task.cancel()
@@ -300,12 +318,12 @@ class Paced:
     async def _upload(self) -> None:
         for size in _slices(self._left["up"], self._steps):
             await self._stream.send(bytes(size))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(self._pause_s)
 
     async def _download(self) -> None:
         for size in _slices(self._left["down"], self._steps):
             await self._stream.receive(size, timeout_s=30)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(self._pause_s)
 
 
 async def _fleet_keys(data_dir: Path) -> FleetKeys:

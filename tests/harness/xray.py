@@ -46,7 +46,8 @@ def free_port() -> int:
 class Sink:
     """A TCP server that counts what it gets and sends back as many bytes as each stream's header asks for."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.received_bytes = 0
         self.sent_bytes = 0
         self.streams_count = 0
@@ -55,7 +56,7 @@ class Sink:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, self.host, 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

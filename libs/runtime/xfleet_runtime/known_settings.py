@@ -45,6 +45,8 @@ SETTINGS: dict[str, frozenset[str]] = {
             "profile_title",
             "profile_update_hours",
             "admin_password",
+            "backup_passphrase",
+            "backup_passphrase_file",
             "log_level",
         },
     ),
@@ -66,6 +68,7 @@ SETTINGS: dict[str, frozenset[str]] = {
             "log_level",
         },
     ),
+    "cli": frozenset({"credentials"}),
     "bot": frozenset({"credentials_file", "token_file", "bot_token", "bot_api_base", "log_level"}),
 }
 

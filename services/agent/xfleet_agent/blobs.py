@@ -15,7 +15,7 @@ from xfleet_contracts.errors import MessageMalformed, MessageTooLarge, Refusal
 from xfleet_contracts.installs import ChecksumWrong
 from xfleet_runtime.broker import BrokerLink, BrokerOutage, traceparent
 
-PART_TIMEOUT_S = 5.0
+PART_TIMEOUT_S = 3.0
 RETRY_S = 0.5
 _TRANSFER = re.compile(r"[a-z0-9]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

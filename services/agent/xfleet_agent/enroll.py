@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from xfleet_runtime.keys.x509 import generate_key_pem, request_pem
 
 CONNECT_TIMEOUT_S = 15.0
 ANSWER_TIMEOUT_S = 15.0
+MAX_TOKEN_BYTES = 64 * 1024
 _PENDING_NAME = "enrolling.json"
 ASIDE = "was-"
 """Begins the names of directories with the state of a server that this machine was before."""
@@ -46,12 +48,21 @@ def read_token(text: str) -> EnrollmentToken:
     line = "".join(text.split())
     try:
         raw = base64.b64decode(line + "=" * (-len(line) % 4), altchars=b"-_", validate=True)
-        token = codec.decode(raw, EnrollmentToken)
-    except (binascii.Error, ValueError, MessageMalformed) as error:
+        token = codec.decode(raw if raw.startswith(b"{") else _inflated(raw), EnrollmentToken)
+    except (binascii.Error, ValueError, zlib.error, MessageMalformed) as error:
         raise Unusable("This is not an enrollment token, or it was cut. Copy the whole line from the panel.") from error
     if token.version != 1:
         raise Unusable("This enrollment token is from a newer xfleet. Upgrade this agent first.")
     return token
+
+
+def _inflated(raw: bytes) -> bytes:
+    """A token that was made short for a terminal's line."""
+    inflating = zlib.decompressobj()
+    text = inflating.decompress(raw, MAX_TOKEN_BYTES)
+    if not inflating.eof:
+        raise ValueError("cut or too long")
+    return text
 
 
 async def enroll_again(state_dir: Path, token: EnrollmentToken, proxy: Proxy | None = None) -> Identity:

@@ -149,8 +149,10 @@ class Launcher:
             self._wait_s = 0.0
 
     def _is_connected(self) -> bool:
-        mark = self._read("connected")
-        return isinstance(mark, dict) and mark.get("pid") == self._child
+        try:
+            return int(self._read("connected")["pid"]) == self._child
+        except (KeyError, TypeError, ValueError):
+            return False
 
     def _end_child(self) -> None:
         self._pass_on(signal.SIGTERM)

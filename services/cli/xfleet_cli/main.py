@@ -2,6 +2,9 @@
 
 import click
 
+from xfleet_cli.care.commands import admin, backup, doctor, restore
+from xfleet_cli.care.service import service
+from xfleet_cli.demo.command import demo
 from xfleet_cli.operator.nats_context import nats_context
 from xfleet_cli.operator.ps import ps
 from xfleet_cli.operator.servers import diff, drain, mode, server
@@ -17,7 +20,9 @@ def cli() -> None:
     """A panel for fleets of Xray VPN servers."""
 
 
-for command in (up, ps, tail, diff, drain, mode, task, order, server, nats_context):
+OPERATOR = (ps, tail, diff, drain, mode, task, order, server, nats_context)
+CARE = (backup, restore, admin, doctor, service)
+for command in (up, demo, *OPERATOR, *CARE):
     cli.add_command(command)
 
 

@@ -37,7 +37,7 @@ class TaskOut(msgspec.Struct, kw_only=True):
     server_id: int
     operation: str
     status: str
-    """pending, running, completed, degraded, failed or expired."""
+    """pending, running, completed, degraded, failed, expired or cancelled."""
     revision: int | None
     error: Any
     """{code, message, path, …} of what went wrong; null when nothing did."""
@@ -47,6 +47,10 @@ class TaskOut(msgspec.Struct, kw_only=True):
     started_at: datetime | None
     completed_at: datetime | None
     took_ms: int | None
+    verb: str
+    """The verb of an order to the server's agent; empty for a change of state."""
+    trace_id: str
+    deadline_at: datetime | None
 
 
 class Changed(msgspec.Struct, kw_only=True):
@@ -72,6 +76,9 @@ def task_out(row: ServerTask) -> TaskOut:
         started_at=row.started_at,
         completed_at=row.completed_at,
         took_ms=row.took_ms,
+        verb=row.verb,
+        trace_id=row.trace_id,
+        deadline_at=row.deadline_at,
     )
 
 

@@ -1,6 +1,7 @@
 """The controller's links to the broker, and the signed way to order an agent.
 
-Commands, traffic and heartbeats have connections of their own, so that a flood on one starves none of the others.
+Commands, traffic, heartbeats and live logs have connections of their own, so that a flood on one starves none of the
+others.
 Agents are answered only over `rpc`, which can reach inboxes and nothing else; bot and command line only over `svc`.
 """
 
@@ -14,6 +15,7 @@ from xfleet_contracts import codec, subjects
 from xfleet_contracts.commands import CLOCK, DEFAULT_TIMEOUT_S, INSTANCE, SIGNATURE_HEADER, TIMEOUT_S, Command, Reply
 from xfleet_contracts.errors import ErrorBody, Refusal, RemoteRefusal
 from xfleet_controller.servers.presence import Presence
+from xfleet_controller.trace import current_trace_id
 from xfleet_runtime.broker import BrokerLink, BrokerOutage, Credentials, NoResponders, traceparent
 from xfleet_runtime.clock import Clock
 from xfleet_runtime.ids import new_id
@@ -26,7 +28,15 @@ EXPIRY_SLACK_S = 30
 RESIGN_COUNT = 3
 BAD_ANSWER = "bad_answer"
 MAX_MOMENT_MS = 2**52
-LINKS = {"commands": "ctl", "traffic": "ctl", "heartbeats": "ctl", "rpc": "rpc", "svc": "svc", "sys": "sys"}
+LINKS = {
+    "commands": "ctl",
+    "traffic": "ctl",
+    "heartbeats": "ctl",
+    "logs": "ctl",
+    "rpc": "rpc",
+    "svc": "svc",
+    "sys": "sys",
+}
 """Link by its name here, and its role."""
 
 
@@ -53,6 +63,7 @@ class Bus:
         self.commands = links["commands"]
         self.traffic = links["traffic"]
         self.heartbeats = links["heartbeats"]
+        self.logs = links["logs"]
         self.rpc = links["rpc"]
         self.svc = links["svc"]
         self.sys = links["sys"]
@@ -146,7 +157,9 @@ class Commander:
 
     async def _exchange(self, command: Command, wait_s: float, trace_id: str) -> Reply:
         subject, payload = subjects.command(command.sid, command.verb), codec.encode(command)
-        headers = {SIGNATURE_HEADER: sign_command(self._key, subject, payload)} | traceparent(trace_id)
+        headers = {SIGNATURE_HEADER: sign_command(self._key, subject, payload)} | traceparent(
+            trace_id or current_trace_id()
+        )
         try:
             answer = await self._link.request(subject, payload, timeout_s=wait_s, headers=headers)
         except NoResponders as outage:

@@ -38,6 +38,10 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     profile_update_hours: int = 12
     admin_password: str = ""
     """First password of the admin `admin`; read by `init` only."""
+    backup_passphrase: str = ""
+    """Seals backups and opens them; better given as a file."""
+    backup_passphrase_file: Path | None = None
+    """A file whose first line is the passphrase of backups."""
     log_level: str = "info"
 
     @property

@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
+from xfleet_controller.config import ControllerSettings
 from xfleet_migrations import runner
 from xfleet_runtime.errors import Unusable
 
@@ -75,6 +76,24 @@ class Database:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
             raise Unusable(f"Cannot use the database {self._url.render_as_string()}: {reason}.") from error
 
+    async def check_form(self, *, newest: bool) -> None:
+        """Raises `Unusable` unless the database answers and has the tables of a known release; changes nothing.
+
+        With `newest` they have to be those of this release.
+        """
+        try:
+            async with self.engine.connect() as connection:
+                revision = await connection.run_sync(runner.current_revision)
+        except (DBAPIError, OSError) as error:
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise Unusable(f"Cannot use the database {self._url.render_as_string()}: {reason}.") from error
+        if revision is None:
+            raise Unusable("The database is empty: nothing was set up in it yet.")
+        if not runner.is_known(revision):
+            raise Unusable(f"The database is of a newer release (revision {revision}). Install that release again.")
+        if newest and revision != runner.newest_revision():
+            raise Unusable("The database is of an older release. Start this release once, it brings it up to date.")
+
     async def close(self) -> None:
         """Ends all connections."""
         await self.engine.dispose()
@@ -108,8 +127,7 @@ class Database:
 
 def _upgrade(connection: Connection) -> None:
     found = runner.current_revision(connection)
-    known = {script.revision for script in runner.ScriptDirectory.from_config(runner.script_config()).walk_revisions()}
-    if found is not None and found not in known:
+    if found is not None and not runner.is_known(found):
         raise Unusable(f"The database is of a newer release (revision {found}). Install that release again.")
     runner.upgrade(connection)
 
@@ -125,6 +143,13 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     immediate = connection.get_execution_options().get("xfleet_immediate", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def require_database(settings: ControllerSettings) -> None:
+    """Raises `Unusable` where the SQLite file is missing: opening it would make an empty one."""
+    url = make_url(settings.database)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        raise Unusable(f"There is no fleet in {settings.data_dir}. Give --data-dir, or start xfleet once.")
 
 
 async def is_reachable(database: Database) -> bool:

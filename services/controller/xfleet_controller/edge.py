@@ -22,6 +22,8 @@ from xfleet_controller.auth import service as auth
 from xfleet_controller.auth.rights import Actor, Forbidden
 from xfleet_controller.context import Context
 from xfleet_controller.errors import Invalid
+from xfleet_controller.trace import TRACEPARENT, Trace, current_trace_id, note_actor, trace_id_of, tracing
+from xfleet_runtime.broker.message import traceparent
 from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
@@ -31,8 +33,13 @@ FETCH_TIMEOUT_S = 900.0
 MAX_BODY_BYTES = 10 * 1024 * 1024
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PROBLEM = "application/problem+json"
-ENDLESS = frozenset({"/live"})
+ENDLESS = re.compile(r"/live|(?:/api/v1)?/servers/[0-9]{1,18}/logs/live")
 """Paths whose answers may last for ever."""
+SLOW = re.compile(r"(?:/api/v1)?/servers/[0-9]{1,18}/(?:orders/)?(?:backup|restore)")
+"""Paths that move files to and from servers."""
+SLOW_TIMEOUT_S = 150.0
+LARGE = ("/api/v1/backups", "/backups")
+"""Below these, large files are made and sent."""
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 MAX_PORT = 65535
 _ACTOR = "xfleet.actor"
@@ -78,6 +85,7 @@ async def provide_actor(request: Request[Any, Any, Any]) -> Actor:
     known: Actor | None = request.scope.get(_ACTOR)
     if known is None:
         known = request.scope[_ACTOR] = await _find_actor(request)  # type: ignore[literal-required]
+        note_actor(known.label)
     return known
 
 
@@ -179,6 +187,7 @@ def exception_handlers(html_error: HtmlError | None) -> dict[Any, Any]:
             ("/api/", "/sub/", "/install/", "/metrics", "/healthz", "/readyz")
         ):
             return html_error(request, problem["status"], problem["title"], problem["detail"], error_id)
+        problem |= {"trace_id": current_trace_id()}
         return Response(problem, status_code=problem["status"], media_type=PROBLEM, headers=headers)
 
     def on_refusal(request: Request[Any, Any, Any], error: Refusal) -> Response[Any]:
@@ -294,38 +303,49 @@ def around(app: ASGIApp, prefix: str) -> ASGIApp:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        started_s, status = time.perf_counter(), 0
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = _with_security(message["headers"])
-            await send(message)
-
-        path = scope["path"].removeprefix(prefix)
-        if not is_below(scope["path"], prefix):
-            await _send_plain(send_with_headers, 404, b"Not found.\n")
-            return
-        if not is_host(_host_header(scope)) and path != "/healthz":
-            await _send_plain(send_with_headers, 400, b"The Host header is missing or malformed.\n")
-            return
-        try:
-            async with asyncio.timeout(_limit_s(path)):
-                await app(scope, receive, send_with_headers)
-        except TimeoutError:
-            if not status:
-                await _send_timeout(send_with_headers)
-        finally:
-            _log_access(scope, path, status, time.perf_counter() - started_s)
+        with tracing(trace_id_of(_header(scope, TRACEPARENT.encode()))) as trace:
+            await _traced(app, prefix, trace, scope, receive, send)
 
     return edge
 
 
-def _limit_s(path: str) -> float | None:
-    if path in ENDLESS:
+async def _traced(app: ASGIApp, prefix: str, trace: Trace, scope: Scope, receive: Receive, send: Send) -> None:
+    started_s, status = time.perf_counter(), 0
+    told = [(name.encode(), value.encode()) for name, value in traceparent(trace.id).items()]
+
+    async def send_with_headers(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            message["headers"] = [*_with_security(message["headers"]), *told]
+        await send(message)
+
+    path = scope["path"].removeprefix(prefix)
+    if not is_below(scope["path"], prefix):
+        await _send_plain(send_with_headers, 404, b"Not found.\n")
+        return
+    if not is_host(_header(scope, b"host")) and path != "/healthz":
+        await _send_plain(send_with_headers, 400, b"The Host header is missing or malformed.\n")
+        return
+    try:
+        async with asyncio.timeout(time_limit_s(path)):
+            await app(scope, receive, send_with_headers)
+    except TimeoutError:
+        if not status:
+            await _send_timeout(send_with_headers)
+    finally:
+        _log_access(scope, prefix, trace, status, time.perf_counter() - started_s)
+
+
+def time_limit_s(path: str) -> float | None:
+    """How long an answer may take; None for streams."""
+    if ENDLESS.fullmatch(path):
         return None
-    return FETCH_TIMEOUT_S if path.startswith("/install/") else REQUEST_TIMEOUT_S
+    if path.startswith(LARGE):
+        return None
+    if path.startswith("/install/"):
+        return FETCH_TIMEOUT_S
+    return SLOW_TIMEOUT_S if SLOW.fullmatch(path) else REQUEST_TIMEOUT_S
 
 
 def is_below(path: str, prefix: str) -> bool:
@@ -341,8 +361,9 @@ def is_host(text: str) -> bool:
     return int(port) <= MAX_PORT
 
 
-def _host_header(scope: Scope) -> str:
-    found = [value for name, value in scope["headers"] if name == b"host"]
+def _header(scope: Scope, wanted: bytes) -> str:
+    """The value of a header that came exactly once; empty otherwise."""
+    found = [value for name, value in scope["headers"] if name == wanted]
     return found[0].decode("latin-1") if len(found) == 1 else ""
 
 
@@ -359,16 +380,17 @@ def _with_security(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, 
 
 
 async def _send_timeout(send: Callable[[Message], Any]) -> None:
-    body = msgspec.json.encode(_problem(504, "too_slow", "This took too long."))
+    body = msgspec.json.encode(_problem(504, "too_slow", "This took too long.") | {"trace_id": current_trace_id()})
     headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 504, "headers": headers})  # type: ignore[typeddict-item]
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def _log_access(scope: Scope, path: str, status: int, took_s: float) -> None:
+def _log_access(scope: Scope, prefix: str, trace: Trace, status: int, took_s: float) -> None:
+    """Path templates only: paths hold the secrets of subscriptions."""
+    template = str(scope.get("path_template") or "").removeprefix(prefix)
     client = scope.get("client")
-    shown = "/sub/…" if path.startswith("/sub/") else path
     _log.info(
-        "request", method=scope["method"], path=shown, status=status, took_ms=round(took_s * 1000, 1),
-        address=client[0] if client else "",
+        "request", method=scope["method"], path=template or "(no route)", status=status,
+        took_ms=round(took_s * 1000, 1), actor=trace.actor, address=client[0] if client else "", trace_id=trace.id,
     )  # fmt: skip

@@ -21,6 +21,7 @@ from xfleet_controller.fleet.manifest import default_address, ensure_manifest, w
 from xfleet_controller.fleet.service import ACCOUNT_SETTING, Fleet
 from xfleet_controller.servers import service as servers
 from xfleet_controller.servers import store as servers_store
+from xfleet_controller.traffic.lost import note_lost_agent
 from xfleet_nats.accounts import AccountState
 from xfleet_nats.fleet import FleetIssuer
 from xfleet_nats.render import BrokerSettings, WebsocketSettings, render_broker
@@ -149,12 +150,11 @@ async def _local_agent(context: Context, data_dir: Path) -> Path | None:
         if server is None:
             new = servers.ServerNew(name=servers.LOCAL, slug=servers.LOCAL)
             server = await servers.add_server(session, context, SYSTEM, new)
-        elif (
-            await fleet_store.list_live_certificates(session, server.id, now)
-            and (data_dir / "agent" / "identity.json").exists()
-        ):
-            path.unlink(missing_ok=True)
-            return None
+        elif await fleet_store.list_live_certificates(session, server.id, now):
+            if (data_dir / "agent" / "identity.json").exists():
+                path.unlink(missing_ok=True)
+                return None
+            await note_lost_agent(session, server.id, now)
         line = await fleet_service.make_token(session, context.fleet, SYSTEM, server)
     write_private(path, f"{line}\n".encode())
     return path

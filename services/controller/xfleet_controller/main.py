@@ -6,8 +6,11 @@ from typing import Any
 import click
 import msgspec
 
+from xfleet_controller.backups.commands import back_up, options_of_backup, options_of_restore, put_back, tell_made
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.init import InitOrder, initialize
+from xfleet_controller.rescue.commands import admin_group
+from xfleet_runtime.clock import SystemClock
 from xfleet_runtime.known_settings import all_settings
 from xfleet_runtime.log import configure_logging
 from xfleet_runtime.main import run_async, run_main, run_until_signal
@@ -105,10 +108,55 @@ def run(config: Path | None, **given: Any) -> None:
     run_async(until_signal())
 
 
-def _settings(given: dict[str, Any], config: Path | None) -> ControllerSettings:
+@cli.command()
+@_common
+@options_of_backup
+def backup(config: Path | None, output: Path | None, **given: Any) -> None:
+    """Make one encrypted file with the database and all keys, also while everything runs."""
+    settings = _settings(given, config, quiet=True)
+
+    async def make() -> None:
+        tell_made(await back_up(settings, output))
+
+    run_async(make())
+
+
+@cli.command()
+@_common
+@options_of_restore
+def restore(config: Path | None, file: Path, *, force: bool, **given: Any) -> None:
+    """Put a backup back into an empty directory."""
+    settings = _settings(given, config, quiet=True)
+    run_async(put_back(settings, file, force=force))
+
+
+def _settings(given: dict[str, Any], config: Path | None, *, quiet: bool = False) -> ControllerSettings:
     settings = load_settings(ControllerSettings, given, file=config, others=all_settings())
-    configure_logging("controller", level=settings.log_level)
+    configure_logging("controller", level="error" if quiet and settings.log_level == "info" else settings.log_level)
     return msgspec.structs.replace(settings, data_dir=settings.data_dir.absolute())
+
+
+@cli.command()
+@_common
+@click.option("--broker-url", help="tls://HOST:PORT, comma-separated for several.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_context
+def doctor(click_context: click.Context, config: Path | None, *, as_json: bool, **given: Any) -> None:
+    """Look at everything and say what is wrong; exit code 1 when something failed."""
+    settings = _settings(given, config, quiet=True)
+    from xfleet_controller.doctor.examination import examine  # noqa: PLC0415  the other commands need none of it
+    from xfleet_controller.doctor.findings import exit_code, lines_of  # noqa: PLC0415  as above
+
+    async def look() -> None:
+        findings = await examine(settings, SystemClock())
+        click.echo(msgspec.json.encode(findings).decode() if as_json else "\n".join(lines_of(findings)))
+        click_context.obj = exit_code(findings)
+
+    run_async(look())
+    click_context.exit(click_context.obj)
+
+
+cli.add_command(admin_group(_common, _settings))
 
 
 def main() -> None:

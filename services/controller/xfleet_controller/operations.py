@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from xfleet_controller.auth.rights import Forbidden
+from xfleet_controller.backups.jobs import register_figures
 from xfleet_controller.context import Context
 from xfleet_controller.db import is_reachable
 from xfleet_controller.edge import TheContext, client_address
@@ -47,6 +48,7 @@ class OperationsDoor(Controller):
             raise Forbidden("Metrics are for loopback, or for the metrics token.")
         registry = CollectorRegistry()
         registry.register(FleetFigures(context))
+        register_figures(registry, context)
         return Response(generate_latest(context.registry) + generate_latest(registry), media_type=METRICS_TYPE)
 
 

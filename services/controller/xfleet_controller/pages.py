@@ -17,6 +17,7 @@ from xfleet_controller.inbounds import web as inbounds
 from xfleet_controller.panel.failures import html_error
 from xfleet_controller.panel.static import static_handler
 from xfleet_controller.panel.visit import Panel, Visit, open_visit
+from xfleet_controller.servers import dialogs as server_dialogs
 from xfleet_controller.servers import web as servers
 from xfleet_controller.servers.rates import RateHistory
 from xfleet_controller.settings import web as settings
@@ -26,12 +27,15 @@ from xfleet_controller.templating import Templates
 
 DOORS = (
     show_login, take_login, take_logout, show_dashboard, show_chart, live,
-    servers.show_servers, servers.show_server, servers.show_server_form, servers.take_server_form,
+    servers.show_servers, servers.show_server, servers.show_server_form, servers.take_server_form, servers.enable,
+    servers.disable, servers.take_mode, server_dialogs.show_new_form, server_dialogs.take_new_form,
+    server_dialogs.show_join, server_dialogs.take_join, server_dialogs.take_broker, server_dialogs.show_replace,
+    server_dialogs.show_delete, server_dialogs.take_delete,
     inbounds.show_inbounds, inbounds.show_new_form, inbounds.take_new_form, inbounds.show_form, inbounds.take_form,
     inbounds.enable, inbounds.disable, inbounds.show_delete, inbounds.take_delete,
     clients.show_clients, clients.show_new_form, clients.take_new_form, clients.show_client, clients.show_form,
     clients.take_form, clients.enable, clients.disable, clients.show_delete, clients.take_delete,
-    tasks.show_tasks, tasks.show_task,
+    tasks.show_tasks, tasks.show_task, tasks.cancel_task,
     settings.show_settings, settings.take_password, settings.take_bot_code,
     show_gallery, show_specimen,
 )  # fmt: skip

@@ -16,6 +16,7 @@ from litestar.types import ASGIApp, ControllerRouterHandler
 from xfleet_controller import edge
 from xfleet_controller.api import BASE
 from xfleet_controller.auth.api import AccountApi, SessionApi
+from xfleet_controller.backups.api import BackupApi
 from xfleet_controller.bodies import StrictRequest
 from xfleet_controller.bot.api import BotApi
 from xfleet_controller.clients.api import ClientApi
@@ -25,8 +26,12 @@ from xfleet_controller.fleet.api import AgentDoor, CertificateApi
 from xfleet_controller.inbounds.api import InboundApi
 from xfleet_controller.install.web import InstallDoor
 from xfleet_controller.joining.api import JoiningApi
+from xfleet_controller.logs.api import LogApi
 from xfleet_controller.operations import OperationsDoor
+from xfleet_controller.orders.api import OrderApi
+from xfleet_controller.rollouts.api import RolloutApi
 from xfleet_controller.servers.api import ServerApi
+from xfleet_controller.servers.state_api import ServerStateApi
 from xfleet_controller.subscriptions.api import SubscriptionDoor
 from xfleet_controller.tasks.api import TaskApi
 from xfleet_controller.traffic.api import ClientTrafficApi, TrafficApi
@@ -58,6 +63,9 @@ def create_litestar(
             SessionApi,
             AccountApi,
             ServerApi,
+            ServerStateApi,
+            OrderApi,
+            LogApi,
             CertificateApi,
             JoiningApi,
             InboundApi,
@@ -66,6 +74,9 @@ def create_litestar(
             TaskApi,
             TrafficApi,
             BotApi,
+            ServerStateApi,
+            BackupApi,
+            RolloutApi,
             show_openapi,
         ],
         guards=[edge.for_sessions],

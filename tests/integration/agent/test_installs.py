@@ -78,25 +78,24 @@ async def test_a_release_takes_over_and_is_switched_back_and_nobody_is_cut(
     assert controller.ledger.gaps == []
 
 
-@pytest.mark.parametrize("fault", ["at_once", "after_a_while", "refusing", "no_program"])
-async def test_a_release_that_does_not_work_here_changes_nothing(
-    agent: AgentProcess, controller: SmallController, mirror: Mirror, sink: Sink, fault: str
+async def test_releases_that_do_not_work_here_change_nothing(
+    agent: AgentProcess, controller: SmallController, mirror: Mirror, sink: Sink
 ) -> None:
     inbound = ws_inbound(7001)
     client = new_client(501, inbound)
     await controller.apply(entities(direct_to_loopback(), inbound, client))
     before = (await controller.heard()).xray
-    orders = {
-        "at_once": mirror.xray("99.1.2", runs=AT_ONCE),
-        "after_a_while": mirror.xray("99.1.2", runs=AFTER_A_WHILE),
-        "refusing": mirror.xray("99.1.2", tests=REFUSING),
-        "no_program": XrayInstall(version="99.1.2", archive=mirror.offer(archive({"xray": b"\x7fELF junk"}))),
-    }
     link = share_link(inbound, client, address="127.0.0.1", remark="t")
     async with XrayClient.from_link(link) as app:
         assert await passes(app, sink)
-        refusal = await refusal_of(controller, orders[fault])
-        assert refusal.remote_code == "install_refused"
+        for order in (
+            mirror.xray("99.1.2", runs=AT_ONCE),
+            mirror.xray("99.1.2", runs=AFTER_A_WHILE, lives_s=0.5),
+            mirror.xray("99.1.2", tests=REFUSING),
+            XrayInstall(version="99.1.2", archive=mirror.offer(archive({"xray": b"\x7fELF junk"}))),
+        ):
+            refusal = await refusal_of(controller, order)
+            assert refusal.remote_code == "install_refused"
         assert await passes(app, sink)
     after = (await controller.heard()).xray
     assert (after.start_id, after.source, after.version) == (before.start_id, BUNDLED, before.version)
@@ -118,7 +117,7 @@ async def test_an_xray_that_dies_soon_after_it_took_over_gives_way_to_the_one_be
     assert beat.status in {"running", "crashed", "starting"}
     link = share_link(inbound, client, address="127.0.0.1", remark="t")
     async with XrayClient.from_link(link) as app:
-        await eventually(lambda: passes(app, sink, timeout_s=1))
+        await eventually(lambda: passes(app, sink))
 
 
 async def test_mirrors_and_archives_that_cannot_be_trusted_are_refused_in_words(
@@ -134,7 +133,7 @@ async def test_mirrors_and_archives_that_cannot_be_trusted_are_refused_in_words(
         (lost, "download_failed", "404"),
         (silent, "download_failed", "refused"),
         (other, "checksum_wrong", "SHA-256"),
-        (Download(url=f"http://127.0.0.1:{mirror.port}/away.zip", sha256=good.sha256), "download_failed", "redirects"),
+        (Download(url=f"http://127.0.0.1:{mirror.port}/away.zip", sha256=good.sha256), "download_failed", "302"),
         (Download(url=f"http://127.0.0.1:{mirror.port}/round.zip", sha256=good.sha256), "download_failed", "redirect"),
         (Download(url="file:///etc/passwd", sha256=good.sha256), "malformed", "http"),
         (Download(url="http://[::1/x", sha256=good.sha256), "malformed", "http"),
@@ -189,16 +188,18 @@ async def test_an_agent_killed_in_the_middle_of_an_install_leaves_the_old_one_in
     async with XrayClient.from_link(link) as app:
         # while it fetches
         mirror.hold = asyncio.Event()
-        asked = asyncio.create_task(controller.ask("xray.install", mirror.xray("99.1.2"), timeout_s=3))
+        asked = asyncio.create_task(controller.ask("xray.install", mirror.xray("99.1.2"), timeout_s=1))
         await eventually(lambda: mirror.asked)
         await eventually(lambda: list((agent.state_dir / "incoming").iterdir()))
         await restart(agent)
+        mirror.hold.set()
         mirror.hold = None
         with pytest.raises(Exception, match="no answer"):
             await asked
         assert list((agent.state_dir / "xray").iterdir()) == []
+        await controller.heard()
         # while the new one is on trial beside the old one
-        asked = asyncio.create_task(controller.ask("xray.install", mirror.xray("99.1.2"), timeout_s=3))
+        asked = asyncio.create_task(controller.ask("xray.install", mirror.xray("99.1.2"), timeout_s=1))
         await eventually(lambda: len(agent.xrays()) == 2)
         await restart(agent)
         with pytest.raises(Exception, match="no answer"):

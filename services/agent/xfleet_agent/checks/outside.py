@@ -15,6 +15,10 @@ _KINDS = ((socket.SOCK_STREAM, "TCP"), (socket.SOCK_DGRAM, "UDP"))
 _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
 
 
+class _HungUpError(ConnectionError):
+    """The connection broke while hands were shaken."""
+
+
 def split_target(target: str) -> tuple[str, int] | None:
     """Host and port of `host:port` or `[v6]:port`; None when it is neither."""
     host, _, port = target.rpartition(":")
@@ -57,19 +61,30 @@ async def _shake_hands(host: str, port: int, *, verify: bool) -> str | None:
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    _, writer = await asyncio.open_connection(host, port, ssl=context)
+    _, writer = await asyncio.open_connection(host, port)
     try:
+        await _start_tls(writer, context, host)
         return writer.get_extra_info("ssl_object").selected_alpn_protocol()
     finally:
         writer.transport.abort()
 
 
+async def _start_tls(writer: asyncio.StreamWriter, context: ssl.SSLContext, host: str) -> None:
+    try:
+        await writer.start_tls(context, server_hostname=host)
+    except ssl.SSLError:
+        raise
+    except OSError as error:  # some sites say nothing to what they do not speak
+        raise _HungUpError(str(error) or "the site hung up") from error
+
+
 def _words(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError):
-        return f"No TLS 1.3 with X25519 there: {(error.reason or str(error)).replace('_', ' ').lower()}."
+    if isinstance(error, (ssl.SSLError, _HungUpError)):
+        reason: str = getattr(error, "reason", None) or str(error)
+        return f"No TLS 1.3 with X25519 there: {reason.replace('_', ' ').lower()}."
     if isinstance(error, socket.gaierror):
         return f"The name is not known: {error.strerror}."
-    return f"Cannot connect: {error}."
+    return f"Cannot connect: {str(error) or 'the connection was cut'}."
 
 
 def check_port(port: int, inbounds: Mapping[int, str]) -> Outcome:

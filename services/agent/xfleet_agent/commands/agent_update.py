@@ -17,7 +17,6 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from xfleet_agent.desk import Verb
-from xfleet_agent.fetching import fetch
 from xfleet_agent.parts import Parts
 from xfleet_agent.releases import Releases
 from xfleet_agent.version import agent_version
@@ -105,8 +104,10 @@ async def _made(releases: Releases, order: AgentUpdate) -> str:
 
 
 async def _fetch_all(store: Path, order: AgentUpdate) -> None:
+    from xfleet_agent.download import fetch  # noqa: PLC0415  needed once in a release, and large
+
     for each in (order.wheel, *order.wheelhouse):
-        await asyncio.to_thread(fetch, each, store / _file_name(each))
+        await fetch(each, store / _file_name(each))
 
 
 async def _build(place: Path, store: Path, order: AgentUpdate) -> None:

@@ -1,6 +1,7 @@
 """`backup` and `restore`: certificates and geo files of this machine, as a blob."""
 
 import shutil
+from typing import Any
 
 import msgspec
 
@@ -13,6 +14,7 @@ from xfleet_contracts.commands import TIMEOUT_S
 
 SHARE_OF_TIME = 0.9
 """Of an order's time limit; the rest is for the answer."""
+SECRET_SETTINGS = frozenset({"proxy"})
 
 
 def verbs(parts: Parts) -> dict[str, Verb]:
@@ -40,13 +42,19 @@ async def _backup(parts: Parts, order: BackupOrder) -> BlobSent:
         contents = Contents(
             certificates=await aside(lambda: parts.certificates().files()),
             geo_files=await aside(parts.installer.setups.geo_files, parts.driver.setup),
-            settings=codec.redact(parts.settings),
+            settings=_settings(parts),
             states={"wanted": parts.store.wanted, "good": await parts.worker.run(parts.store.load_good)},
         )
         await aside(write_archive, contents, file)
         return await send_blob(parts.link, parts.sid, order.transfer, file, timeout_s=TIMEOUT_S[BACKUP] * SHARE_OF_TIME)
     finally:
         file.unlink(missing_ok=True)
+
+
+def _settings(parts: Parts) -> dict[str, Any]:
+    """The settings with what may hold a password left out."""
+    plain: dict[str, Any] = msgspec.to_builtins(parts.settings, enc_hook=str)
+    return {name: value for name, value in plain.items() if name not in SECRET_SETTINGS}
 
 
 async def _restore(parts: Parts, order: RestoreOrder) -> Restored:

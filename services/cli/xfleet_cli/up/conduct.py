@@ -45,7 +45,7 @@ async def conduct(settings: UpSettings) -> None:
         settings.ready_file.unlink(missing_ok=True)
     lock = lock_exclusively(layout.lock, owner="xfleet up")
     try:
-        with _signals() as (stop, hurry):
+        with signals() as (stop, hurry):
             await _conduct_locked(settings, layout, stop, hurry)
     finally:
         os.close(lock)
@@ -181,7 +181,7 @@ def _write_ready(path: Path, ready: Ready) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
+def signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
     """Two events: set by the first and by the second signal that asks for the end."""
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()

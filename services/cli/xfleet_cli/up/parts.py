@@ -80,7 +80,7 @@ class Service:
         log = open_log(self.log_file)
         try:
             self._child = await asyncio.create_subprocess_exec(
-                script(f"xfleet-{self.name}"),
+                script(f"xfleet-{self.name}" if self.name else "xfleet"),
                 *self._arguments(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

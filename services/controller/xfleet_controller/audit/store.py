@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from xfleet_contracts.codec import redact
 from xfleet_controller.audit.models import AuditRow
 from xfleet_controller.auth.rights import Actor
+from xfleet_controller.trace import current_trace_id
 
 
 def note(
@@ -35,5 +36,6 @@ def note(
             object_name=name[:200],
             before=redact(before),
             after=redact(after),
+            trace_id=current_trace_id(),
         )
     )

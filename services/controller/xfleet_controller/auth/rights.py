@@ -11,10 +11,31 @@ OWNER = "owner"
 ROLES: dict[str, frozenset[str]] = {
     OWNER: frozenset({"*"}),
     "operator": frozenset(
-        {"servers.*", "inbounds.*", "clients.*", "tasks.read", "traffic.read", "account.*", "bot.*", "fleet.enroll"}
+        {
+            "servers.*",
+            "inbounds.*",
+            "clients.*",
+            "tasks.read",
+            "traffic.read",
+            "logs.read",
+            "account.*",
+            "bot.*",
+            "fleet.enroll",
+            "fleet.rollouts.read",
+            "fleet.rollouts.write",
+        }
     ),
     "support": frozenset(
-        {"servers.read", "inbounds.read", "clients.*", "tasks.read", "traffic.read", "account.*", "bot.*"}
+        {
+            "servers.read",
+            "servers.order.read",
+            "inbounds.read",
+            "clients.*",
+            "tasks.read",
+            "traffic.read",
+            "account.*",
+            "bot.*",
+        }
     ),
     "read-only": frozenset(
         {"servers.read", "inbounds.read", "clients.read", "tasks.read", "traffic.read", "account.*", "bot.*"}

@@ -1,6 +1,5 @@
 """Clients as views, with QR codes and with a warning where a phone could not get through."""
 
-import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -8,6 +7,7 @@ import segno
 
 from xfleet_controller.clients.service import ClientView
 from xfleet_controller.clients.views import ClientDetailView, ClientRowView, LinkView
+from xfleet_controller.servers.addresses import is_private
 
 
 def row_view(view: ClientView, inbound_titles: Mapping[int, str]) -> ClientRowView:
@@ -71,14 +71,3 @@ def address_warning(view: ClientView, subscription_url: str) -> str:
     if is_private(host):
         warnings.append(f"The subscription URL points to {host}, which only this machine or network reaches.")
     return " ".join(warnings)
-
-
-def is_private(host: str) -> bool:
-    """Whether a host is this machine or a private network's."""
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_private or address.is_loopback or address.is_link_local

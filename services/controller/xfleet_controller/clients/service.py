@@ -138,7 +138,7 @@ async def create_client(context: Context, actor: Actor, new: ClientNew) -> tuple
                 ref=ref,
                 name=new.name,
                 name_key=new.name.lower(),
-                sub_id=secrets.token_hex(8),
+                sub_id=new_sub_id(),
                 enabled=new.enabled,
                 total_bytes=new.total_bytes or None,
                 expires_at=new.expires_at,
@@ -255,6 +255,11 @@ async def cut_overdue(context: Context, *, at_most: int = 200) -> int:
         async with context.database.write() as session:
             await cut_client(session, context, ref, EXPIRED)
     return len(refs)
+
+
+def new_sub_id() -> str:
+    """A subscription's secret name."""
+    return secrets.token_hex(8)
 
 
 def reason_to_cut(row: Client, usage: Usage, now: datetime) -> str | None:

@@ -54,6 +54,7 @@ async def show_clients(
         search=search,
         state=state,
         inbound_id=inbound_id,
+        server_id=visit.shell.server_id,
         sort="-created_at",
         page=page,
         page_size=PAGE_SIZE,

@@ -17,6 +17,7 @@ from xfleet_contracts.errors import ErrorBody, Refusal
 from xfleet_controller.context import Context
 from xfleet_controller.control.methods import Method, Methods
 from xfleet_controller.fleet.inbox import UnknownMethod, answer_of, refusal_of
+from xfleet_controller.trace import tracing
 from xfleet_runtime.broker import BrokerLink, BrokerOutage, Incoming
 from xfleet_runtime.ids import new_id
 from xfleet_runtime.log import get_logger
@@ -58,6 +59,10 @@ class ControlDesk:
                 await self._svc.subscribe(subject, self._teller(tell))
 
     async def _on_control(self, message: Incoming) -> None:
+        with tracing(message.trace_id):
+            await self._answer(message)
+
+    async def _answer(self, message: Incoming) -> None:
         endpoint, started_ns = self._endpoints.get(message.subject.rpartition(".")[2]), time.monotonic_ns()
         try:
             if endpoint is None:

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import or_, select
 
 from xfleet_contracts import codec, control
@@ -17,6 +18,7 @@ from xfleet_contracts.control import (
     JoinLine,
     ModeRequest,
     NoSuchServer,
+    OrderRequest,
     ServerDiff,
     ServerLines,
     ServerRequest,
@@ -31,6 +33,8 @@ from xfleet_controller.context import Context
 from xfleet_controller.control.asker import Askers
 from xfleet_controller.fleet import service as fleet
 from xfleet_controller.joining import service as joining
+from xfleet_controller.orders import service as orders
+from xfleet_controller.orders.verbs import get_verb
 from xfleet_controller.panel.store import server_names
 from xfleet_controller.servers import service as servers
 from xfleet_controller.servers.diff import server_diff
@@ -58,6 +62,7 @@ class Methods:
             control.MODE: self._mode,
             control.TASKS: self._tasks,
             control.TASK: self._task,
+            control.ORDER: self._order,
             control.REVOKE: self._revoke,
             control.ENROLL: self._enroll,
         }
@@ -110,6 +115,14 @@ class Methods:
         if request.wait_s > 0:
             found = next(iter(await tasks.wait_for(self._context, [found.id], request.wait_s)), found)
         return _line_of(found, await self._slugs())
+
+    async def _order(self, payload: bytes) -> TaskLine:
+        request = codec.decode(payload, OrderRequest)
+        actor = await self._askers.who(request)
+        server, verb = await self._find(actor, request.server), get_verb(request.verb)
+        body = codec.decode(msgspec.json.encode(request.body), verb.body)
+        made = await orders.order(self._context, actor, server.id, verb, body, order_id=request.id)
+        return _line_of(made.task, {server.id: server.slug})
 
     async def _revoke(self, payload: bytes) -> Done:
         request = codec.decode(payload, ServerRequest)

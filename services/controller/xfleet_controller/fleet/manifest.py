@@ -29,6 +29,8 @@ SETTING = "manifest"
 BROKER_PUBLIC_URLS = "broker_public_urls"
 """Setting: where machines elsewhere find the broker."""
 MANIFEST_VERB = "manifest"
+RESTORED = "restored_at_ms"
+"""Since when the database is an older copy of itself: agents may hold a newer manifest than it knows."""
 BEHIND_COUNT = 10_000
 
 
@@ -78,6 +80,7 @@ async def ensure_manifest(
     """
     async with database.read() as session:
         held = _from_setting(await store.find_setting(session, SETTING))
+        restored_at_ms = int(await store.find_setting(session, RESTORED) or 0)
     current = signing.open_manifest(keys.root_public, held) if held is not None else None
     wanted = Manifest(
         fleet_id=keys.fleet_id,
@@ -89,7 +92,7 @@ async def ensure_manifest(
         tls_name=keys.tls_name,
         panel_urls=panel_urls if panel_urls is not None else current.panel_urls if current else (),
     )
-    if held is not None and wanted == current:
+    if held is not None and current is not None and wanted == current and restored_at_ms < current.issued_at_ms:
         return held
     root = find_root(root_file)
     if root is None:
@@ -98,7 +101,9 @@ async def ensure_manifest(
         _log.warning("the manifest should change but the fleet root is offline: the old one stays", file=str(root_file))
         return held
     if current is not None:
-        wanted = msgspec.structs.replace(wanted, serial=current.serial + 1, issued_at_ms=clock.now_ms())
+        above = clock.now_ms() // 1000 if restored_at_ms else 0  # what was signed after the backup, and is forgotten
+        serial = max(current.serial + 1, above)
+        wanted = msgspec.structs.replace(wanted, serial=serial, issued_at_ms=max(clock.now_ms(), restored_at_ms + 1))
     signed = signing.sign_manifest(root.manifest_key, wanted)
     async with database.write() as session:
         value = {name: base64.b64encode(getattr(signed, name)).decode() for name in ("payload", "signature")}

@@ -24,6 +24,7 @@ from xfleet_controller.fleet.models import Certificate, Revocation
 from xfleet_controller.fleet.returns import Returns
 from xfleet_controller.outbox import note_event
 from xfleet_controller.servers.models import Server
+from xfleet_controller.servers.replacing import note_enrolled
 from xfleet_controller.texts import cleaned
 from xfleet_controller.vault import Vault
 from xfleet_nats.fleet import AGENT_LIFETIME, FleetIssuer
@@ -148,8 +149,12 @@ async def make_token(
     lifetime: timedelta = TOKEN_LIFETIME,
     broker_urls: tuple[str, ...] = (),
     replaces: bool = False,
+    replaces_address: str = "",
 ) -> str:
-    """The token that enrolls an agent as this server, once; without addresses it names all that we know."""
+    """The token that enrolls an agent as this server, once; without addresses it names all that we know.
+
+    With `replaces` what points at the old machine follows the new one, to `replaces_address` where that is known.
+    """
     authorize(actor, "servers.write", server)
     now, token_id = fleet.clock.now(), secrets.token_hex(8)
     credentials = fleet.issuer.bus_credentials(
@@ -168,7 +173,12 @@ async def make_token(
     )
     session.add(
         models.EnrollmentToken(
-            token_id=token_id, server_id=server.id, created_at=now, expires_at=now + lifetime, replaces=replaces
+            token_id=token_id,
+            server_id=server.id,
+            created_at=now,
+            expires_at=now + lifetime,
+            replaces=replaces,
+            replaces_address=replaces_address,
         )
     )
     note(session, actor, "make_enrollment_token", "server", str(server.id), now, name=server.name)
@@ -188,9 +198,12 @@ async def enroll(database: Database, fleet: Fleet, token_id: str, request: Enrol
         if await store.claim_token(session, token_id, request.nkey, key_sha256, now):
             row = await session.get_one(models.EnrollmentToken, token_id, populate_existing=True)
             server = await session.get_one(Server, row.server_id)
+            if server.retiring_at is not None:
+                raise TokenRefused
             revoked = await revoke_identities(session, server, "enrolled anew", now)
             if server.last_error.startswith(REVOKED_TEXT):
                 server.last_error = ""
+            await note_enrolled(session, server, row, request.hostname, now)
             answer = issue(session, fleet, server, request, now)
             row.answer_sealed = fleet.vault.seal(f"enroll:{token_id}", msgspec.json.encode(answer))
             note(session, SYSTEM, "enroll", "server", str(server.id), now, name=server.name, after=request)

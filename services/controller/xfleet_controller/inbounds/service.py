@@ -108,8 +108,11 @@ async def create_inbound(context: Context, actor: Actor, new: InboundNew) -> tup
     _check_remark(new.remark)
     async with context.database.write() as session:
         async with state.changing(session, context, [new.server_id], operation="add_inbound", actor=actor) as change:
-            if await find_server(session, new.server_id) is None:
+            server = await find_server(session, new.server_id)
+            if server is None:
                 raise invalid("server_id", "There is no such server.", "not_found")
+            if server[0].retiring_at is not None:
+                raise invalid("server_id", "This server is being deleted.", "server_retiring")
             ref = await store.unused_ref(session, Inbound, "inbound")
             given = InboundBody(
                 ref=ref,

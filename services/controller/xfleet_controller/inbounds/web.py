@@ -33,7 +33,7 @@ FORM = "inbounds/_form.html"
 @get("/inbounds", include_in_schema=False)
 async def show_inbounds(visit: NamedDependency[Visit]) -> Response[bytes]:
     """All inbounds."""
-    rows = await inbound_rows(visit)
+    rows = await inbound_rows(visit, server_id=visit.shell.server_id)
     async with visit.context.database.read() as session:
         has_server = bool(await server_names(session))
     page = InboundsPageView(rows=rows, has_server=has_server)
@@ -45,7 +45,8 @@ async def show_new_form(visit: NamedDependency[Visit]) -> Response[bytes]:
     """The empty form, with good defaults filled in."""
     servers, _ = await list_servers(visit.context, visit.actor)
     inbounds, _ = await list_inbounds(visit.context, visit.actor)
-    server = servers[0].server if servers else None
+    wanted = [view.server for view in servers if visit.shell.server_id in (None, view.server.id)]
+    server = wanted[0] if wanted else None
     server_id = server.id if server else 0
     taken = {view.row.port for view in inbounds if view.row.server_id == server_id}
     low_ports = server is not None and (server.slug != LOCAL or os.geteuid() == 0)
@@ -116,9 +117,9 @@ async def take_delete(visit: NamedDependency[Visit], inbound_id: FromPath[int]) 
     return visit.done("/inbounds", "Inbound deleted", CHANGED)
 
 
-async def inbound_rows(visit: Visit) -> tuple[InboundRowView, ...]:
-    """The lines of the list."""
-    views, _ = await list_inbounds(visit.context, visit.actor)
+async def inbound_rows(visit: Visit, *, server_id: int | None = None) -> tuple[InboundRowView, ...]:
+    """The lines of the list, of one server alone when it is given."""
+    views, _ = await list_inbounds(visit.context, visit.actor, server_id=server_id)
     servers, _ = await list_servers(visit.context, visit.actor)
     by_id = {server.server.id: server for server in servers}
     async with visit.context.database.read() as session:

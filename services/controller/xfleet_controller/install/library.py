@@ -13,6 +13,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NamedTuple
 
+from xfleet_contracts.installs import AgentUpdate, Download
 from xfleet_controller.install import closure, repack
 from xfleet_controller.install.script import render_script
 from xfleet_controller.install.wheels import (
@@ -133,6 +134,27 @@ async def script_of(library: Library) -> Script:
         if library.script is None or time.monotonic() - library.looked_at_s > LOOK_EVERY_S:
             return await asyncio.to_thread(library.refresh)
         return library.script
+
+
+async def update_for(library: Library, install_url: str, *, python: str, machine: str) -> AgentUpdate:
+    """The order that brings an agent to this controller's own release, for its Python and kind of machine.
+
+    `python` and `machine` are as `info` tells them (`3.11.7`, `x86_64`). Without wheels for them the order brings
+    our own alone, and what is installed there beside it stays.
+    """
+    await script_of(library)
+    if library.wheel is None:
+        raise RuntimeError("a library without our own wheel")
+    found = library.sets.get(f"{'.'.join(python.split('.')[:2])}-{machine}", [])
+    return AgentUpdate(
+        version=library.version,
+        wheel=_download(install_url, library.wheel),
+        wheelhouse=tuple(_download(install_url, each) for each in found),
+    )
+
+
+def _download(install_url: str, file: WheelFile) -> Download:
+    return Download(url=f"{install_url}/{file.sha256}/{file.name}", sha256=file.sha256)
 
 
 async def find_file(library: Library, sha256: str) -> WheelFile | None:

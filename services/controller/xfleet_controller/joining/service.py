@@ -24,6 +24,7 @@ from xfleet_controller.joining.addresses import checked_urls, is_local, is_priva
 from xfleet_controller.joining.line import line_of
 from xfleet_controller.outbox import note_event
 from xfleet_controller.servers import store as servers
+from xfleet_controller.servers.service import check_joinable
 from xfleet_runtime.broker import BrokerLink, BrokerOutage
 from xfleet_runtime.files import write_private
 from xfleet_runtime.keys import signing
@@ -169,13 +170,15 @@ async def make_join_line(
     *,
     panel_url: str = "",
     replaces: bool = False,
+    public_address: str = "",
     lifetime: timedelta = TOKEN_LIFETIME,
     anywhere: bool = False,
 ) -> JoinLine:
     """The line that makes a machine this server; older, unused lines of it stay good until they expire.
 
     `panel_url` is the address the asker used; the setting `public_url` wins. `anywhere` also makes lines that only
-    work on this machine. Raises `NotFound`, `BrokerNotPublic` or `PanelNotPublic`.
+    work on this machine. `public_address` is the new machine's, where it replaces another one and is known already.
+    Raises `NotFound`, `ServerRetiring`, `Invalid`, `AddressTaken`, `BrokerNotPublic` or `PanelNotPublic`.
     """
     authorize(actor, "fleet.enroll")
     fleet, known = _fleet(context), await broker_addresses(context, actor)
@@ -191,9 +194,11 @@ async def make_join_line(
         if found is None:
             raise NotFound("There is no such server.")
         server = found[0]
+        await check_joinable(session, server, public_address.strip())
         token = await fleet_service.make_token(
-            session, fleet, actor, server, lifetime=lifetime, broker_urls=urls, replaces=replaces
-        )
+            session, fleet, actor, server, lifetime=lifetime, broker_urls=urls, replaces=replaces,
+            replaces_address=public_address.strip(),
+        )  # fmt: skip
     install_url = f"{base}/install"
     return JoinLine(
         server_id=server.id,

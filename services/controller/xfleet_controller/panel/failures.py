@@ -10,6 +10,7 @@ from xfleet_controller.edge import HtmlError
 from xfleet_controller.panel.responses import html, is_htmx
 from xfleet_controller.panel.views import ErrorView
 from xfleet_controller.templating import Templates
+from xfleet_controller.trace import current_trace_id
 
 _WORDS = {
     403: ("Not allowed", "Your role does not allow this."),
@@ -32,9 +33,13 @@ def html_error(templates: Templates) -> HtmlError:
             return to_sign_in(request, templates)
         known_title, known_message = _WORDS.get(status, (title, ""))
         said = known_message or message if status in _GENERIC else message
-        return answer(request, templates, ErrorView(status=status, title=known_title, message=said, error_id=error_id))
+        return answer(request, templates, _view(status, known_title, said, error_id))
 
     return show
+
+
+def _view(status: int, title: str, message: str, error_id: str) -> ErrorView:
+    return ErrorView(status=status, title=title, message=message, error_id=error_id, trace_id=current_trace_id())
 
 
 def answer(request: Request[Any, Any, Any], templates: Templates, error: ErrorView) -> Response[bytes]:

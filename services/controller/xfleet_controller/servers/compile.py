@@ -15,6 +15,7 @@ from xfleet_controller.clients.models import Client, ClientInbound
 from xfleet_controller.inbounds.models import Inbound
 from xfleet_controller.servers.index import Name, StateIndex
 from xfleet_controller.servers.models import Server
+from xfleet_controller.servers.strays import running_strays
 from xfleet_controller.sql import batches
 from xfleet_controller.vault import Vault
 from xfleet_xraykit.counters import client_email
@@ -49,6 +50,15 @@ class Scope:
     """Refs of inbounds: the inbound and every client on it."""
     clients: frozenset[int] = field(default_factory=frozenset[int])
     """Refs of clients, on whichever inbounds."""
+
+    def has(self, name: Name) -> bool:
+        """Whether this entity is in scope."""
+        if self.whole:
+            return True
+        first, _, inbound = name[1].partition(".")
+        if name[0] == "inbound":
+            return int(first) in self.inbounds
+        return name[0] == "client" and (int(first) in self.clients or int(inbound) in self.inbounds)
 
     def names_in(self, index: StateIndex) -> set[Name]:
         """The entities that exist now and are in scope."""
@@ -123,9 +133,12 @@ def server_entities(server: Server) -> dict[Name, bytes]:
 async def compile_entities(
     session: AsyncSession, vault: Vault, servers: Sequence[Server], scope: Scope
 ) -> dict[int, dict[Name, bytes]]:
-    """The entities in scope as they should be, by server id, then by kind and id; few queries for many servers."""
+    """The entities in scope as they should be, by server id, then by kind and id; few queries for many servers.
+
+    A server that is disabled or on its way out carries no inbound and no client.
+    """
     entities = {server.id: server_entities(server) if scope.whole else {} for server in servers}
-    for ids in batches(sorted(entities)):
+    for ids in batches(sorted(server.id for server in servers if server.enabled and server.retiring_at is None)):
         if scope.whole or scope.inbounds:
             inbounds = select(Inbound).where(Inbound.server_id.in_(ids), Inbound.enabled.is_(True))
             if not scope.whole:
@@ -136,6 +149,9 @@ async def compile_entities(
             for server_id, client_ref, expires_at, inbound_ref, sealed in await _list_clients(session, ids, condition):
                 body = client_body_of(client_ref, expires_at, inbound_ref, sealed, vault)
                 entities[server_id]["client", client_email(client_ref, inbound_ref)] = canonical(body)
+        for server_id, bodies in (await running_strays(session, vault, ids)).items():
+            inside = {name: body for name, body in bodies.items() if scope.has(name)}
+            entities[server_id] = inside | entities[server_id]
     return entities
 
 

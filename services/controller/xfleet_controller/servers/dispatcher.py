@@ -22,6 +22,7 @@ from xfleet_controller.servers import outcome
 from xfleet_controller.servers.difference import make_order, target_of
 from xfleet_controller.servers.group import GroupWriter
 from xfleet_controller.servers.models import Server, ServerRevision, StatePointRow
+from xfleet_controller.servers.recovery import MOST_AHEAD_COUNT, holds_the_unknown, recover
 from xfleet_controller.tasks import store as tasks
 from xfleet_runtime.backoff import Backoff
 from xfleet_runtime.ids import new_id
@@ -36,8 +37,6 @@ APPLY_TIMEOUT_S = 15.0
 RETRY_FIRST_S = 0.5
 RETRY_MOST_S = 30.0
 LEASED_S = 1.0
-MOST_AHEAD_COUNT = 2**24
-"""Revisions that a restored database may be behind; an agent that claims more lies, and numbers are not endless."""
 LOOK_AGAIN = 0
 """No server has this id: it asks for all servers to be read again."""
 
@@ -51,6 +50,14 @@ class Plan:
     target: StatePoint
     order: ApplyOrder
     command_id: str
+
+
+@dataclass(kw_only=True)
+class AskFirst:
+    """The agent holds a state this database never had: what only it knows is kept before anything is sent."""
+
+    sid: str
+    held: StatePoint
 
 
 class Dispatcher:
@@ -69,6 +76,8 @@ class Dispatcher:
         self._backoffs: dict[int, Backoff] = {}
         self._wholes: set[int] = set()
         self._sent: dict[int, tuple[str, str]] = {}
+        self._asked: dict[int, StatePoint] = {}
+        """Unknown points whose agents were asked already what they hold."""
         self._new_instances: set[int] = set()
         """Servers whose agent process is new: it may take what the last one would not."""
         self._writer = GroupWriter(context.database)
@@ -195,12 +204,25 @@ class Dispatcher:
 
     async def _plan(self, server_id: int, told: StatePoint | None) -> Plan | float | None:
         """The next order, seconds to wait when another controller holds the lease, None when nothing is to be sent."""
+        plan = await self._look(server_id, told)
+        if not isinstance(plan, AskFirst):
+            return plan
+        try:
+            point = await recover(self._context, self._commander, server_id, plan.sid) or plan.held
+        except (AgentOffline, AgentTimeout, RemoteRefusal) as refusal:
+            _log.info("a server could not be asked what it holds", sid=plan.sid, reason=refusal.text)
+            return self._later_s(server_id)
+        self._asked[server_id] = self._told_bases[server_id] = point
+        plan = await self._look(server_id, point)
+        return self._later_s(server_id) if isinstance(plan, AskFirst) else plan
+
+    async def _look(self, server_id: int, told: StatePoint | None) -> Plan | AskFirst | float | None:
         now = self._context.clock.now()
         return await self._writer.do(server_id, lambda session: self._plan_in(session, server_id, told, now))
 
-    async def _plan_in(
+    async def _plan_in(  # noqa: PLR0911  one per reason
         self, session: AsyncSession, server_id: int, told: StatePoint | None, now: datetime
-    ) -> Plan | float | None:
+    ) -> Plan | AskFirst | float | None:
         row = await session.get(ServerRevision, server_id, with_for_update=True)
         server = await session.get(Server, server_id)
         if row is None or server is None:
@@ -222,6 +244,8 @@ class Dispatcher:
             return None
         if row.lease_owner != self._owner and row.lease_until_at is not None and row.lease_until_at > now:
             return LEASED_S
+        if self._asked.get(server_id) != base and await holds_the_unknown(session, row, base):
+            return AskFirst(sid=server.slug, held=base)
         row.refused_digest = ""
         self._new_instances.discard(server_id)
         order = await self._order(session, row, base, now)

@@ -24,6 +24,7 @@ from xfleet_controller.servers.models import Server, ServerRevision, StateEntity
 from xfleet_controller.servers.versions import note_version
 from xfleet_controller.sql import batches, insert_into
 from xfleet_controller.tasks.models import ServerTask
+from xfleet_controller.trace import current_trace_id
 
 MAX_NAMED_ENTITIES = 50
 """A task names at most this many of the entities it touched."""
@@ -139,6 +140,7 @@ def _note_move(
         request={"entities": named, "put_count": len(move.put), "remove_count": len(move.gone)},
         response={},
         actor=actor.label[:100],
+        trace_id=current_trace_id(),
         created_at=now,
     )
     session.add(task)

@@ -25,7 +25,7 @@ class ServerTask(Base):
     verb: Mapped[str] = mapped_column(String(50), default="")
     """The verb of an imperative task; empty for a change of state."""
     status: Mapped[str] = mapped_column(String(20), default="pending")
-    """pending, running, completed, degraded, failed, expired."""
+    """pending, running, completed, degraded, failed, expired, cancelled."""
     revision: Mapped[int | None] = mapped_column(BigId)
     """For changes of state: done when the server confirmed this revision or a later one."""
     command_id: Mapped[str] = mapped_column(String(64), default="")

@@ -4,26 +4,51 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+import msgspec
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_controller.tasks.models import ServerTask
 
 OPEN = ("pending", "running")
-DONE = ("completed", "degraded", "failed", "expired")
+DONE = ("completed", "degraded", "failed", "expired", "cancelled")
+STATUSES = (*OPEN, *DONE)
+
+
+class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which tasks to list; what is left out takes all."""
+
+    server_id: int | None = None
+    status: str = ""
+    operation: str = ""
+    """What a person did, or a verb."""
+    actor: str = ""
+    """As on the task (`admin:alice`), or the name alone."""
+    since: datetime | None = None
+    until: datetime | None = None
+    trace_id: str = ""
 
 
 async def list_tasks(
-    session: AsyncSession, *, server_id: int | None, status: str, operation: str, offset: int, limit: int
+    session: AsyncSession, wanted: TaskFilter, *, offset: int, limit: int
 ) -> tuple[Sequence[ServerTask], int]:
     """A page of tasks, newest first, and how many there are."""
     query = select(ServerTask)
-    if server_id is not None:
-        query = query.where(ServerTask.server_id == server_id)
-    if status:
-        query = query.where(ServerTask.status == status)
-    if operation:
-        query = query.where(ServerTask.operation == operation)
+    if wanted.server_id is not None:
+        query = query.where(ServerTask.server_id == wanted.server_id)
+    if wanted.status:
+        query = query.where(ServerTask.status == wanted.status)
+    if wanted.operation:
+        query = query.where(ServerTask.operation == wanted.operation)
+    if wanted.actor:
+        names = [wanted.actor] if ":" in wanted.actor else [f"{kind}:{wanted.actor}" for kind in ("admin", "bot")]
+        query = query.where(ServerTask.actor.in_([*names, wanted.actor]))
+    if wanted.since is not None:
+        query = query.where(ServerTask.created_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(ServerTask.created_at < wanted.until)
+    if wanted.trace_id:
+        query = query.where(ServerTask.trace_id == wanted.trace_id)
     total = await session.scalar(select(func.count()).select_from(query.subquery())) or 0
     rows = await session.scalars(query.order_by(ServerTask.id.desc()).offset(offset).limit(limit))
     return rows.all(), total
@@ -79,10 +104,36 @@ async def forget_the_old(session: AsyncSession, before: datetime) -> None:
 
 
 async def expire_overdue(session: AsyncSession, now: datetime) -> int:
-    """Imperative tasks past their deadline; how many."""
+    """Imperative tasks past their deadline that nobody carries out at this moment; how many."""
     done = await session.execute(
         update(ServerTask)
-        .where(ServerTask.status.in_(OPEN), ServerTask.deadline_at.is_not(None), ServerTask.deadline_at < now)
-        .values(status="expired", completed_at=now, error={"code": "expired", "message": "The server did not answer."})
+        .where(
+            ServerTask.status.in_(OPEN),
+            ServerTask.deadline_at.is_not(None),
+            ServerTask.deadline_at < now,
+            or_(ServerTask.lease_until_at.is_(None), ServerTask.lease_until_at < now),
+        )
+        .values(
+            status="expired",
+            completed_at=now,
+            lease_until_at=None,
+            order_sealed=None,
+            error={"code": "expired", "message": "The server did not come back in time."},
+        )
     )
     return done.rowcount  # type: ignore[attr-defined]
+
+
+async def list_operations(session: AsyncSession) -> list[str]:
+    """What was ever ordered and is still remembered."""
+    return list(await session.scalars(select(ServerTask.operation).distinct().order_by(ServerTask.operation)))
+
+
+async def cancel_pending(session: AsyncSession, task_id: int, now: datetime, error: dict[str, Any]) -> bool:
+    """Takes an order back that was not sent yet; False when it is too late."""
+    done = await session.execute(
+        update(ServerTask)
+        .where(ServerTask.id == task_id, ServerTask.status == "pending", ServerTask.verb != "")
+        .values(status="cancelled", completed_at=now, order_sealed=None, error=error)
+    )
+    return bool(done.rowcount)  # type: ignore[attr-defined]

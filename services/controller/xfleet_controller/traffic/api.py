@@ -1,5 +1,6 @@
 """`/api/v1/traffic`: how much went where."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -30,6 +31,21 @@ class TrafficOut(msgspec.Struct, kw_only=True):
     series: list[Point]
 
 
+class GapOut(msgspec.Struct, kw_only=True):
+    """Bytes of this time may be missing; nothing is ever counted twice instead."""
+
+    server_id: int
+    reason: str
+    from_at: datetime
+    to_at: datetime
+
+
+class Gaps(msgspec.Struct, kw_only=True):
+    """Gaps of the ledger."""
+
+    items: list[GapOut]
+
+
 class TrafficApi(Controller):
     """Traffic of the fleet."""
 
@@ -48,6 +64,19 @@ class TrafficApi(Controller):
         """In the clients' view."""
         found = await history.fleet_traffic(context, actor, server_id=server_id, hours=hours, step=step)
         return _out(found)
+
+    @get("/gaps", summary="Time whose bytes nobody can know")
+    async def list_gaps(
+        self, context: TheContext, actor: TheActor, server_id: FromQuery[int | None] = None, hours: Hours = 24 * 30
+    ) -> Gaps:
+        """Newest first, 500 at most."""
+        found = await history.list_gaps(context, actor, server_id=server_id, hours=hours)
+        return Gaps(
+            items=[
+                GapOut(server_id=row.server_id, reason=row.reason, from_at=row.from_at, to_at=row.to_at)
+                for row in found
+            ]
+        )
 
 
 class ClientTrafficApi(Controller):

@@ -1,6 +1,7 @@
 """Traffic of the past for the API: totals and series by hour or day."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
@@ -11,7 +12,7 @@ from xfleet_controller.clients.models import Client
 from xfleet_controller.context import Context
 from xfleet_controller.errors import NotFound
 from xfleet_controller.traffic import query
-from xfleet_controller.traffic.models import TrafficDaily, TrafficHourly
+from xfleet_controller.traffic.models import LedgerGap, TrafficDaily, TrafficHourly
 from xfleet_controller.traffic.query import Bytes
 
 HOUR_S = 3600
@@ -60,6 +61,16 @@ async def client_traffic(
         figures = await query.get_client(session, ref)
         totals = Bytes(figures.up_bytes, figures.down_bytes)
         return await _read(session, context, totals, hours=hours, step=step, client_ref=ref)
+
+
+async def list_gaps(
+    context: Context, actor: Actor, *, server_id: int | None = None, hours: int = 24
+) -> Sequence[LedgerGap]:
+    """Times whose bytes nobody can know, newest first."""
+    authorize(actor, "traffic.read")
+    since = context.clock.now() - timedelta(hours=hours)
+    async with context.database.read() as session:
+        return await query.list_gaps(session, server_id, since)
 
 
 async def _read(

@@ -216,15 +216,12 @@ async def list_top_clients(
     return [(ref, Bytes(int(ups), int(downs))) for ref, ups, downs in await session.execute(query)]
 
 
-async def list_gaps(session: AsyncSession, server_id: int, since: datetime) -> Sequence[LedgerGap]:
-    """Times whose bytes nobody can know, newest first."""
-    return (
-        await session.scalars(
-            select(LedgerGap)
-            .where(LedgerGap.server_id == server_id, LedgerGap.to_at >= since)
-            .order_by(LedgerGap.to_at.desc())
-        )
-    ).all()
+async def list_gaps(session: AsyncSession, server_id: int | None, since: datetime) -> Sequence[LedgerGap]:
+    """Times whose bytes nobody can know, newest first; of all servers for None."""
+    query = select(LedgerGap).where(LedgerGap.to_at >= since).order_by(LedgerGap.to_at.desc()).limit(500)
+    if server_id is not None:
+        query = query.where(LedgerGap.server_id == server_id)
+    return (await session.scalars(query)).all()
 
 
 async def find_rates(session: AsyncSession, server_ids: Collection[int], now: datetime) -> dict[int, Bytes]:

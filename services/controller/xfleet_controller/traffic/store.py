@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from xfleet_controller.clients.models import Tombstone
 from xfleet_controller.inbounds.models import Inbound
 from xfleet_controller.servers.models import Server
+from xfleet_controller.servers.strays import stray_client_refs, stray_inbound_servers
 from xfleet_controller.tables import Base
 from xfleet_controller.traffic.bulk import INT, TEXT, AddingUpsert, select_members
 from xfleet_controller.traffic.ledger import (
@@ -75,6 +76,9 @@ async def find_inbound_servers(session: AsyncSession, refs: Collection[int]) -> 
             )
         )
         found.update((int(key), server_id) for key, server_id in gone if server_id is not None)
+    if missing := set(refs) - found.keys():
+        for part in _parts(missing):
+            found.update(await stray_inbound_servers(session, part))
     return found
 
 
@@ -87,6 +91,8 @@ async def find_clients(session: AsyncSession, refs: Collection[int]) -> set[int]
             select(Tombstone.key).where(Tombstone.kind == "client", Tombstone.key.in_([str(ref) for ref in part]))
         )
         found.update(int(key) for key in gone)
+    if missing := set(refs) - found:
+        found |= missing & await stray_client_refs(session)
     return found
 
 

@@ -1,0 +1,1 @@
+"""Backups: one encrypted file with the database and all keys, made by hand or on a schedule, and put back."""

@@ -1,0 +1,1 @@
+"""Logs of servers: read once, or live while somebody looks."""

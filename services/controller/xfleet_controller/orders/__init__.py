@@ -1,0 +1,1 @@
+"""Orders: what an admin asks of one server, and has it do."""

@@ -1,0 +1,1 @@
+"""Rollouts: an upgrade of many servers in waves."""
