@@ -170,9 +170,11 @@ class SmallAgent:
     async def beat(self, **more: Any) -> None:
         """Tells where it is."""
         self.seq += 1
-        fields = {"wanted_revision": self.point.revision, "wanted_digest": self.point.digest} | more
+        fields = {
+            "wanted_revision": self.point.revision, "wanted_digest": self.point.digest, "manifest_serial": 10**6,
+        } | more  # fmt: skip
         fields.setdefault("applied_revision", fields["wanted_revision"])
-        beat = make_beat(self.seq, instance=self.instance, manifest_serial=10**6, **fields)
+        beat = make_beat(self.seq, instance=self.instance, **fields)
         await self.link.publish(subjects.heartbeat(self.sid), codec.encode(beat))
 
     async def call(self, method: str, body: Any) -> Reply:

@@ -103,6 +103,9 @@ def _rollouts() -> None:
 def _people() -> None:
     op.add_column("admins", sa.Column("totp_confirmed_at", MOMENT))
     op.add_column("admins", sa.Column("last_login_at", MOMENT))
+    op.add_column("admins", sa.Column("invite_sha256", sa.String(64)))
+    op.add_column("admins", sa.Column("invite_expires_at", MOMENT))
+    op.create_index(op.f("ix_admins_invite_sha256"), "admins", ["invite_sha256"], unique=True)
     op.create_table(
         "recovery_codes",
         sa.Column("admin_id", BIG, nullable=False),

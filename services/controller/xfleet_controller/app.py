@@ -38,6 +38,9 @@ from xfleet_controller.servers.dispatcher import Dispatcher
 from xfleet_controller.servers.presence import Presence
 from xfleet_controller.servers.versions import ensure_first_versions
 from xfleet_controller.tasks import store as tasks
+from xfleet_controller.upkeep import disk
+from xfleet_controller.upkeep import service as upkeep
+from xfleet_controller.upkeep.retention import Retention
 from xfleet_controller.vault import Vault
 from xfleet_nats.fleet import FleetIssuer, FleetKeys
 from xfleet_nats.jetstream import ensure_streams
@@ -55,7 +58,6 @@ EXPIRY_EVERY_S = 2.0
 HOUSEKEEPING_EVERY_S = 600.0
 CERTIFICATES_EVERY_S = 600.0
 FIRST_CONNECTION_S = 10.0
-TASKS_KEPT = timedelta(days=90)
 TOKENS_KEPT = timedelta(days=30)
 
 
@@ -141,6 +143,7 @@ async def _running(
     teller = ManifestTeller(commander, fleet)
     context.presence.on_beat.append(teller.on_beat)
     own = OwnCredentials(context, bus, fleet.issuer, broker_urls)
+    watch_disk = disk.DiskWatch(context)
     loops = {
         "outbox": outbox.run,
         "dispatcher": dispatcher.run,
@@ -149,7 +152,8 @@ async def _running(
         "rollouts": RolloutRunner(context).run,
         "presence": lambda: every(server_jobs.FLUSH_S, lambda: _look_around(context, bus)),
         "expiry": lambda: every(EXPIRY_EVERY_S, lambda: clients.cut_overdue(context)),
-        "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: keep_house(context), first_s=60),
+        "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: _keep_house(context, ledger), first_s=60),
+        "disk": lambda: every(disk.LOOK_EVERY_S, watch_disk.look, first_s=1),
         "revocations": lambda: _push_when(context, revoked),
         "certificates": lambda: every(CERTIFICATES_EVERY_S, lambda: watch_expiry(context), first_s=0),
         "credentials": lambda: every(CREDENTIALS_EVERY_S, own.look),
@@ -217,15 +221,20 @@ async def _look_around(context: Context, bus: Bus) -> None:
     await server_jobs.flush_presence(context)
 
 
-async def keep_house(context: Context) -> None:
+async def _keep_house(context: Context, ledger: Ledger) -> None:
+    kept = await keep_house(context)
+    ledger.rollup.keep_minutes(kept.traffic_minutes_hours)
+
+
+async def keep_house(context: Context) -> Retention:
     """Drops what is old: sessions, throttles, chunks, points, tasks, tokens, revocations that expired by themselves."""
     now = context.clock.now()
     await auth.forget_the_old(context)
     await server_jobs.forget_the_old(context)
     async with context.database.write() as session:
         await tasks.expire_overdue(session, now)
-        await tasks.forget_the_old(session, now - TASKS_KEPT)
         await fleet_store.forget_the_old(session, now, now - TOKENS_KEPT)
+    return await upkeep.forget_the_old(context)
 
 
 async def _push_when(context: Context, revoked: asyncio.Event) -> None:

@@ -14,8 +14,11 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, ControllerRouterHandler
 
 from xfleet_controller import edge
+from xfleet_controller.account.api import AccountApi
+from xfleet_controller.admins.api import AdminApi, InviteApi
 from xfleet_controller.api import BASE
-from xfleet_controller.auth.api import AccountApi, SessionApi
+from xfleet_controller.audit.api import AuditApi
+from xfleet_controller.auth.api import SessionApi
 from xfleet_controller.backups.api import BackupApi
 from xfleet_controller.bodies import StrictRequest
 from xfleet_controller.bot.api import BotApi
@@ -34,6 +37,7 @@ from xfleet_controller.servers.api import ServerApi
 from xfleet_controller.servers.state_api import ServerStateApi
 from xfleet_controller.subscriptions.api import SubscriptionDoor
 from xfleet_controller.tasks.api import TaskApi
+from xfleet_controller.tokens.api import TokenApi
 from xfleet_controller.traffic.api import ClientTrafficApi, TrafficApi
 
 
@@ -74,9 +78,12 @@ def create_litestar(
             TaskApi,
             TrafficApi,
             BotApi,
-            ServerStateApi,
             BackupApi,
             RolloutApi,
+            AdminApi,
+            InviteApi,
+            TokenApi,
+            AuditApi,
             show_openapi,
         ],
         guards=[edge.for_sessions],
@@ -96,6 +103,19 @@ def create_litestar(
         state=State({"context": context} | (state or {})),
         debug=False,
     )
+
+
+def create_side_door(context: Context) -> ASGIApp:
+    """`/install/` and nothing else, without the base path."""
+    app = Litestar(
+        route_handlers=[InstallDoor],
+        dependencies={"context": Provide(edge.provide_context, sync_to_thread=False)},
+        exception_handlers=edge.exception_handlers(None),
+        openapi_config=None,
+        logging_config=LoggingConfig(configure_root_logger=False, log_exceptions="never"),
+        state=State({"context": context}),
+    )
+    return edge.around(app, "")
 
 
 @get("/openapi.json", include_in_schema=False, media_type=OpenAPIMediaType.OPENAPI_JSON)

@@ -6,7 +6,7 @@ from datetime import datetime
 import msgspec
 
 from xfleet_controller.clients.views import ClientDeleteView
-from xfleet_controller.gallery import samples
+from xfleet_controller.gallery import fleet_samples, samples
 from xfleet_controller.inbounds.views import InboundDeleteView, InboundsPageView
 from xfleet_controller.templating import Templates
 
@@ -166,6 +166,35 @@ SPECIMENS: dict[str, Specimen] = {
     "tasks": _page("Tasks", "tasks/index.html", lambda now: {"tasks": samples.tasks_page(now)}),
     "tasks-empty": _page("Tasks, none", "tasks/index.html", lambda now: {"tasks": samples.tasks_page(now, rows=0)}),
     "task": _dialog("One task", "tasks/_detail.html", lambda now: {"task": samples.task_detail(now)}),
+    "orders": _page("Orders of a server", "orders/index.html", lambda now: {"orders": fleet_samples.orders(now)}),
+    "orders-offline": _page(
+        "Orders, server offline", "orders/index.html", lambda now: {"orders": fleet_samples.orders(now, online=False)}
+    ),
+    "order-install": _dialog(
+        "Install Xray, refused", "orders/_install.html", lambda _now: {"order_form": fleet_samples.install_form()}
+    ),
+    "order-geofiles": _dialog(
+        "Update geo files", "orders/_geofiles.html", lambda _now: {"order_form": fleet_samples.order_form()}
+    ),
+    "order-stop": _dialog("Stop Xray", "orders/_stop.html", lambda _now: {"order_form": fleet_samples.order_form()}),
+    "order-restore": _dialog(
+        "Put a backup back", "orders/_restore.html", lambda _now: {"order_form": fleet_samples.order_form()}
+    ),
+    "order-checks": _dialog("Checks", "orders/_checks.html", lambda _now: {"order_form": fleet_samples.checks()}),
+    "order-certificates": _dialog(
+        "Certificates", "orders/_certificates.html", lambda now: {"order_form": fleet_samples.certificates(now)}
+    ),
+    "order-config": _dialog("Running configuration", "orders/_config.html", lambda _now: fleet_samples.config()),
+    "logs": _page("Logs", "logs/show.html", lambda _now: {"log_page": fleet_samples.log_page()}),
+    "logs-error": _page("Logs, none", "logs/show.html", lambda _now: {"log_page": fleet_samples.log_page(error=True)}),
+    "rollouts": _page("Rollouts", "rollouts/index.html", lambda now: {"rollouts": fleet_samples.rollouts(now)}),
+    "rollouts-none": _page(
+        "Rollouts, none", "rollouts/index.html", lambda now: {"rollouts": fleet_samples.rollouts(now, rows=0)}
+    ),
+    "rollout": _page("One rollout, paused", "rollouts/show.html", lambda now: {"rollout": fleet_samples.rollout(now)}),
+    "rollout-form": _dialog(
+        "New rollout, refused", "rollouts/_form.html", lambda _now: {"rollout_form": fleet_samples.rollout_form()}
+    ),
     "settings": _page("Settings", "settings/index.html", lambda now: {"settings": samples.settings_page(now)}),
     "login": _page("Sign in", "auth/login.html", lambda _now: {"login": samples.login()}),
     "login-wrong": _page("Sign in, refused", "auth/login.html", lambda _now: {"login": samples.login(wrong=True)}),

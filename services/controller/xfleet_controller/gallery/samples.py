@@ -3,7 +3,6 @@
 from datetime import datetime, timedelta
 
 from xfleet_controller.auth.views import LoginView
-from xfleet_controller.clients.present import qr_svg
 from xfleet_controller.clients.views import ClientDetailView, ClientFormView, ClientRowView, ClientsPageView, LinkView
 from xfleet_controller.dashboard.views import DashboardView, ProblemsView, TotalsView, TrafficChartView
 from xfleet_controller.gallery.server_samples import (
@@ -23,8 +22,9 @@ from xfleet_controller.gallery.server_samples import (
     wave,
 )
 from xfleet_controller.inbounds.views import InboundFormView, InboundRowView, InboundsPageView
+from xfleet_controller.panel.qr import qr_svg
 from xfleet_controller.panel.views import ErrorView, FormView, OptionView, PagingView, ShellView
-from xfleet_controller.settings.views import BotCodeView, SettingsView
+from xfleet_controller.settings.views import BindingView, BotCodeView, SessionRowView, SettingsView, TotpView
 from xfleet_controller.tasks.views import DegradedView, TaskDetailView, TaskRowView, TasksPageView
 
 SUBSCRIPTION = "https://panel.example.com/x7k2/sub/q8Zt3mVw0aPfK1Lc"
@@ -250,13 +250,16 @@ def task_detail(now: datetime) -> TaskDetailView:
         attempts=2,
         started_at=now - timedelta(minutes=3),
         ordered_by="admin",
-        details='{\n  "verb": "state.apply",\n  "revision": 39\n}',
+        trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
+        command_id="019ab8e34f7c5d2f41c8a7b6",
+        request='{\n  "entities": [["inbound", "1234567890123"]]\n}',
+        response='{\n  "steps_count": 3,\n  "restarted": false\n}',
     )
 
 
 def tasks_page(now: datetime, *, rows: int = 6) -> TasksPageView:
     """The task list, possibly empty."""
-    words = ("pending", "running", "completed", "degraded", "failed", "expired")
+    words = ("pending", "running", "completed", "degraded", "failed", "expired", "cancelled")
     return TasksPageView(
         rows=tasks(now)[:rows],
         paging=PagingView(page=1, page_size=50, total=rows),
@@ -265,13 +268,25 @@ def tasks_page(now: datetime, *, rows: int = 6) -> TasksPageView:
     )
 
 
-def settings_page(now: datetime) -> SettingsView:
+def settings_page(now: datetime, totp: TotpView | None = None) -> SettingsView:
     """Settings with a fresh bot code and a wrong password."""
     return SettingsView(
         username="admin",
         password_length=8,
         password_form=FormView(values={}, errors={"current_password": "That is not the current password."}),
         bot_code=BotCodeView(code="7F3K-92QX", expires_at=now + timedelta(minutes=15)),
+        bindings=(BindingView(telegram_id=5000000001, name="Anna", created_at=now - timedelta(days=3)),),
+        totp=totp or TotpView(),
+        sessions=(
+            SessionRowView(id="a1", user_agent="Firefox on Linux", address="192.0.2.7", last_seen_at=now, current=True),
+            SessionRowView(
+                id="b2",
+                user_agent=LONG,
+                address="2001:db8:1:2::7",
+                last_seen_at=now - timedelta(hours=9),
+                current=False,
+            ),
+        ),
         versions=(("xfleet", "0.1.0"), ("Xray", "26.2.6"), ("nats-server", "2.15.1")),
     )
 

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from xfleet_controller.auth.rights import grants
+
 ALL_SERVERS = "all"
 MAX_PAGE = 1_000_000
 """Pages beyond it are asked for by nobody but a machine."""
@@ -25,6 +27,12 @@ class ShellView(msgspec.Struct, frozen=True, kw_only=True):
     """Where the selector leads: this page; empty where a page is not about servers."""
     language: str = "en"
     direction: str = "ltr"
+    allowed: frozenset[str] = frozenset({"*"})
+    """Actions of the role."""
+
+    def may(self, action: str) -> bool:
+        """Whether to offer what needs this action."""
+        return grants(self.allowed, action)
 
     @property
     def initials(self) -> str:

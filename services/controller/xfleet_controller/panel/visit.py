@@ -9,7 +9,7 @@ from typing import Any
 from litestar import Request, Response
 from litestar.response import Redirect
 
-from xfleet_controller.auth.rights import Actor
+from xfleet_controller.auth.rights import ROLES, Actor
 from xfleet_controller.context import Context
 from xfleet_controller.edge import is_secure, provide_actor
 from xfleet_controller.panel.forms import whole_number
@@ -125,6 +125,7 @@ async def open_visit(request: Request[Any, Any, Any], panel: Panel) -> Visit:
         servers=tuple(OptionView(value=str(server_id), label=name) for server_id, name in names.items()),
         server_id=_chosen(request, names) if len(names) > 1 else None,
         scope_path=path if path in SCOPED_PATHS and len(names) > 1 else "",
+        allowed=ROLES.get(actor.role, frozenset()),
     )
     return Visit(panel=panel, request=request, actor=actor, shell=shell)
 

@@ -19,7 +19,7 @@ from xfleet_controller.servers.models import Rollout, RolloutServer, Server
 from xfleet_controller.tasks.store import cancel_pending
 from xfleet_controller.trace import current_trace_id, new_trace_id
 
-READ, WRITE = "fleet.rollouts.read", "fleet.rollouts.write"
+READ, WRITE = "fleet.read", "fleet.rollouts"
 SHORTEST_WATCH_S, LONGEST_WATCH_S = 1, 3600
 
 

@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
 from xfleet_contracts.errors import Refusal
+from xfleet_controller.auth.rights import authorize
 from xfleet_controller.errors import EditedMeanwhile
 from xfleet_controller.panel.forms import Fields, read_fields, refused, whole_number
 from xfleet_controller.panel.views import MAX_PAGE, OptionView, PagingView
@@ -102,6 +103,7 @@ async def show_server_form(visit: NamedDependency[Visit], server_id: FromPath[in
 @post("/servers/{server_id:int}/edit", include_in_schema=False)
 async def take_server_form(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[Any]:
     """Saves what the form says; what somebody else saved meanwhile is shown beside what was typed."""
+    authorize(visit.actor, "servers.write")
     fields = await read_fields(visit.request)
     view = await get_server(visit.context, visit.actor, server_id)
     try:
