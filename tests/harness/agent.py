@@ -35,6 +35,7 @@ from xfleet_contracts.desired_state import (
     difference_of,
     digest_of,
 )
+from xfleet_contracts.enrollment import AgentIdentity
 from xfleet_contracts.errors import RemoteRefusal
 from xfleet_contracts.events import AgentEvent
 from xfleet_contracts.heartbeat import Heartbeat
@@ -438,9 +439,10 @@ def find_xrays(state_dir: Path) -> list[StartedXray]:
 
 @asynccontextmanager
 async def agent_process(
-    broker: FleetBroker,
+    broker: FleetBroker | None,
     sid: str = SLUG,
     *,
+    identity: AgentIdentity | None = None,
     within: Path | None = None,
     log_file: Path | None = None,
     **settings: str,
@@ -449,7 +451,10 @@ async def agent_process(
     with tempfile.TemporaryDirectory(prefix="xa-", dir=within, ignore_cleanup_errors=True) as name:
         state_dir = Path(name, "state")
         state_dir.mkdir(mode=0o700)
-        (state_dir / "identity.json").write_bytes(codec.canonical(broker.agent_identity(sid)))
+        if identity is None:
+            assert broker is not None
+            identity = broker.agent_identity(sid)
+        (state_dir / "identity.json").write_bytes(codec.canonical(identity))
         agent = AgentProcess(state_dir, {f"XFLEET_{key.upper()}": value for key, value in settings.items()})
         agent.log_file = log_file or agent.log_file
         await agent.start()

@@ -58,10 +58,12 @@ def make_context(database: Database, data_dir: Path, *, clock: Clock | None = No
     )
 
 
-async def add_server(context: Context, name: str = "local", *, public_address: str = "vpn.example.org") -> Server:
+async def add_server(context: Context, name: str = "local", *, public_address: str | None = None) -> Server:
     """A server, waiting for its agent."""
     async with context.database.write() as session:
-        new = servers.ServerNew(name=name, public_address=public_address)
+        known_as = "vpn.example.org" if name == "local" else f"{name.lower().replace(' ', '-')}.example.org"
+        address = known_as if public_address is None else public_address
+        new = servers.ServerNew(name=name, public_address=address)
         server = await servers.add_server(session, context, SYSTEM, new)
     await servers.refresh_known(context)
     return server
@@ -87,9 +89,10 @@ async def signed_in(context: Context) -> AsyncIterator[httpx.AsyncClient]:
 def make_beat(seq: int = 1, *, instance: str = "i1", **more: Any) -> Heartbeat:
     """A heartbeat of a healthy agent."""
     fields: dict[str, Any] = {
+        "agent_version": "0.1.0",
         "xray": XrayState(status="running", version="26.1.1", start_id="x1"),
         "host": HostFigures(
             cpu_percent=12.5, memory_total_bytes=100, memory_used_bytes=40, default_address="192.0.2.7"
         ),
     }
-    return Heartbeat(instance=instance, seq=seq, sent_at_ms=0, agent_version="0.1.0", **(fields | more))
+    return Heartbeat(instance=instance, seq=seq, sent_at_ms=0, **(fields | more))

@@ -57,6 +57,7 @@ SETTINGS: dict[str, frozenset[str]] = {
             "install_dir",
             "xray_binary",
             "broker_proxy",
+            "renew_every_s",
             "meter_interval_s",
             "heartbeat_interval_s",
             "drift_interval_s",

@@ -82,7 +82,7 @@ def _to_file(file: Path, before: list[Any]) -> logging.Handler:
     return handler
 
 
-def _ignore(_record: logging.LogRecord) -> None:
+def _ignore(record: logging.LogRecord) -> None:
     """A full disk must not make every line two."""
 
 

@@ -50,6 +50,11 @@ class ApiChannel:
             return await call(request, timeout=timeout_s or self._timeout_s)
         except aio.AioRpcError as error:
             raise _translated(error, method) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise XrayDown("The connection to Xray was closed.") from None  # by `close`; nobody cancelled the caller
 
     async def answers(self, timeout_s: float) -> bool:
         """Whether somebody accepts connections on the socket, without waiting for back-off."""

@@ -27,11 +27,14 @@ def _servers() -> None:
     op.add_column("servers", sa.Column("clock_offset_ms", BIG))
     op.add_column("servers", sa.Column("credentials_expire_at", MOMENT))
     op.add_column("servers", sa.Column("last_beat", JSON))
+    op.add_column("servers", sa.Column("drift_at", MOMENT))
+    op.add_column("servers", sa.Column("replaced", JSON))
     op.add_column("servers", sa.Column("version", sa.Integer(), nullable=False, server_default="1"))
     op.add_column("server_tasks", sa.Column("verb", sa.String(50), nullable=False, server_default=""))
     op.add_column("server_tasks", sa.Column("order_sealed", sa.LargeBinary()))
     op.add_column("certificates", sa.Column("source", sa.String(20), nullable=False, server_default="enroll"))
     op.add_column("enrollment_tokens", sa.Column("replaces", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.add_column("enrollment_tokens", sa.Column("replaces_address", sa.String(255), nullable=False, server_default=""))
     op.create_table(
         "config_versions",
         sa.Column("id", BIG, nullable=False),
@@ -100,6 +103,9 @@ def _rollouts() -> None:
 def _people() -> None:
     op.add_column("admins", sa.Column("totp_confirmed_at", MOMENT))
     op.add_column("admins", sa.Column("last_login_at", MOMENT))
+    op.add_column("admins", sa.Column("invite_sha256", sa.String(64)))
+    op.add_column("admins", sa.Column("invite_expires_at", MOMENT))
+    op.create_index(op.f("ix_admins_invite_sha256"), "admins", ["invite_sha256"], unique=True)
     op.create_table(
         "recovery_codes",
         sa.Column("admin_id", BIG, nullable=False),

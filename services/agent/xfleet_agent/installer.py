@@ -8,6 +8,7 @@ connection but those it took itself. An agent that dies meanwhile finds the old 
 import asyncio
 import hashlib
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,8 @@ import msgspec
 from xfleet_agent.apply import Applier
 from xfleet_agent.aside import aside
 from xfleet_agent.setups import GEO_FILE, PROGRAM, VERSION, Setup, Setups, source_name
-from xfleet_agent.xray import Program, XrayDriver
+from xfleet_agent.trials import Program
+from xfleet_agent.xray import XrayDriver
 from xfleet_contracts.errors import MessageMalformed
 from xfleet_contracts.installs import (
     BUNDLED,
@@ -119,7 +121,7 @@ class Installer:
 
     async def update_geo(self, files: tuple[GeoFile, ...]) -> GeoFilesUpdated:
         """Fetches geo files and lets a new Xray read them. Raises the refusals of `installs`."""
-        from xfleet_agent.download import fetch  # noqa: PLC0415  needed by few verbs only
+        from xfleet_agent.download import TIMEOUT_S, fetch  # noqa: PLC0415  needed by few verbs only
 
         names = [each.name for each in files]
         if not 0 < len(names) <= MAX_GEO_FILES or len(set(names)) != len(names):
@@ -129,9 +131,10 @@ class Installer:
                 raise MessageMalformed("A geo file is named like geoip.dat.", field="name", name=name[:80])
         fetched: dict[str, Path] = {}
         try:
+            deadline_s = time.monotonic() + TIMEOUT_S
             for each in files:
                 path = self.setups.incoming()
-                await fetch(each.file, path, proxy=self._proxy)
+                await fetch(each.file, path, proxy=self._proxy, timeout_s=max(0.0, deadline_s - time.monotonic()))
                 fetched[each.name] = path
             return await self.place_geo(fetched)
         finally:
@@ -181,7 +184,7 @@ class Installer:
             await self._driver.choose(program)
             return
         try:
-            new = await self._driver.try_out(program, state, trial_s=self._trial_s)
+            new = await self._driver.trials.try_out(program, state, trial_s=self._trial_s)
             await self._applier.hand_over(new, program)
         except (XrayDown, XrayHung, Unusable) as error:
             raise InstallRefused(f"It does not stay up on this server: {error} The old one goes on.") from error

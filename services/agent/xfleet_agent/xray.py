@@ -16,17 +16,16 @@ import msgspec
 from xfleet_agent.database import Worker
 from xfleet_agent.events import Events
 from xfleet_agent.meter import Meter, age_s
-from xfleet_agent.plan import Shape, shape_of
+from xfleet_agent.plan import Shape, config_digest, shape_of
 from xfleet_agent.processes import Processes, RunningXray, describe_exit
 from xfleet_agent.setups import Setup
 from xfleet_agent.state import StateStore
+from xfleet_agent.trials import Program, Trials, close_inbounds, noted
 from xfleet_contracts.heartbeat import XrayState
 from xfleet_contracts.installs import BUNDLED
 from xfleet_runtime.backoff import Backoff
 from xfleet_runtime.log import get_logger
-from xfleet_xraykit.counters import inbound_tag
 from xfleet_xraykit.errors import XrayDown, XrayHung, XrayRefused
-from xfleet_xraykit.launcher import Launcher
 from xfleet_xraykit.process import StartedXray, boot_id, wait_exit
 from xfleet_xraykit.state import State
 
@@ -34,6 +33,8 @@ HEALTHY_AFTER_S = 30.0
 FALL_BACK_WITHIN_S = 60.0
 """A new program whose Xray dies so soon after it took over is given up for the one before."""
 DRAIN_POLL_S = 1.0
+UNCONVERGED = "unconverged"
+"""Fact: what the newest Xray was started with, until the first convergence has brought it in line."""
 SOURCE = "xray_source"
 GEO = "xray_geo"
 _log = get_logger(__name__)
@@ -66,14 +67,6 @@ class Decisions(msgspec.Struct, kw_only=True):
     on_died: Callable[[], Awaitable[None]]
 
 
-class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """An Xray to start, and what it is."""
-
-    setup: Setup
-    launcher: Launcher
-    version: str = ""
-
-
 class XrayDriver:
     """Drives one serving Xray, and those it has replaced until they are done."""
 
@@ -99,6 +92,7 @@ class XrayDriver:
         self._backoff = Backoff(first_s=0.2, most_s=30.0)
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
+        self.trials = Trials(processes, meter, events, self._lock, self.draining)
         self._drains: asyncio.TaskGroup | None = None
         self._before: tuple[Program, float] | None = None
         """The program before the present one, and until when it is fallen back to."""
@@ -194,8 +188,8 @@ class XrayDriver:
         self._fall_back(reason)
         await running.api.close()
         self.processes.forget(running)
-        await self._noted(self._meter.finish(running.start_id, lost="xray_died"))
-        await self._noted(self._write_record(None))
+        await noted(self._events, self._meter.finish(running.start_id, lost="xray_died"))
+        await noted(self._events, self._write_record(None))
         self._events.tell("xray_crashed", reason=reason, start=running.start_id, output=self.processes.tail())
         await self._decide().on_died()
 
@@ -225,7 +219,7 @@ class XrayDriver:
             else:
                 await self._meter.begin(running)
                 with suppress(XrayDown, XrayHung, XrayRefused):
-                    await self._close_inbounds(running)
+                    await close_inbounds(running)
                 self.draining.append(running)
         await self._meter.keep_only(self.xrays())
 
@@ -245,7 +239,7 @@ class XrayDriver:
         """
         async with self._lock:
             old = self.current
-            new = await self.processes.start(state, shape_of(state))
+            new = await self._begin(state)
             await self._serve(new, version="")
             await self._retire(old, self._drain_s if drain_s is None else drain_s)
 
@@ -253,50 +247,14 @@ class XrayDriver:
         if old is None:
             return
         self.draining.append(old)
+        try:
+            await close_inbounds(old)
+        except (XrayDown, XrayHung, XrayRefused) as error:
+            _log.warning("the replaced xray could not be told to take nothing more", error=str(error))
         if self._drains is not None:
             self._drains.create_task(self._drain(old, drain_s))
-        await self._close_inbounds(old)
 
     # Another program
-
-    async def try_out(self, program: Program, state: State, *, trial_s: float) -> RunningXray:
-        """Starts an Xray of this program beside the serving one and sees whether it stays up; both take connections.
-
-        Raises `XrayDown` or `XrayHung` when it does not; the serving one goes on as if nothing had been.
-        """
-        async with self._lock:
-            new = await self.processes.start(state, shape_of(state), launcher=program.launcher)
-            self.draining.append(new)
-            await self._noted(self._meter.begin(new))
-        try:
-            await self._stays_up(new, state, trial_s)
-        except BaseException:
-            await asyncio.shield(self.give_up(new))
-            raise
-        return new
-
-    async def _stays_up(self, new: RunningXray, state: State, trial_s: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(trial_s):
-                code = await wait_exit(new.record)
-                raise XrayDown(f"It ended after its start: {describe_exit(code)}. {self.processes.tail()}".strip())
-        await new.api.sys_stats()
-        missing = {inbound_tag(ref) for ref in state.inbounds} - set(await new.api.list_inbounds())
-        if missing:
-            raise XrayDown(f"It runs without {len(missing)} of the inbounds.")
-
-    async def give_up(self, new: RunningXray) -> None:
-        """Ends an Xray that was tried out."""
-        async with self._lock:
-            if new not in self.draining:
-                return
-            self.draining.remove(new)
-            quiet = False
-            with suppress(XrayDown, XrayHung, XrayRefused, sqlite3.Error):
-                await self._close_inbounds(new)
-                quiet = await self._meter.read_until_quiet(new)
-            await self.processes.end(new)
-            await self._noted(self._meter.finish(new.start_id, lost="" if quiet else "xray_died"))
 
     async def hand_over(self, new: RunningXray, program: Program) -> None:
         """Makes an Xray that was tried out the serving one. Raises `XrayDown` when it is gone or nothing should run."""
@@ -308,15 +266,14 @@ class XrayDriver:
             self._choose(program)
             self._before = (before, time.monotonic() + FALL_BACK_WITHIN_S)
             await self._serve(new, version=program.version)
-            with suppress(XrayDown, XrayHung):
-                await self._retire(old, self._drain_s)
+            await self._retire(old, self._drain_s)
             self._events.tell("xray_switched", version=program.version, before=before.version)
 
     async def choose(self, program: Program) -> None:
         """What the next Xray is started from; nothing runs now."""
         async with self._lock:
             self._choose(program)
-            await self._noted(self._write_record(await self._worker.run(self._read_record)))
+            await noted(self._events, self._write_record(await self._worker.run(self._read_record)))
 
     def _choose(self, program: Program) -> None:
         self.processes.launcher, self.setup = program.launcher, program.setup
@@ -341,6 +298,7 @@ class XrayDriver:
             if by_order:
                 await self._worker.run(self._store.save_facts, xray_stopped="yes")
             running, self.current = self.current, None
+            self.processes.closed = not by_order
             self.status = "stopped"
             self.last_error = ""
             self._changed.set()
@@ -357,47 +315,41 @@ class XrayDriver:
         running = await self._started_with(state) or await self._started_with(state)
         if running is None:
             _log.error("xray does not start with its state; it starts empty and is filled piece by piece")
-            empty = State()
-            running = await self.processes.start(empty, shape_of(empty))
+            running = await self._begin(State())
         await self._serve(running, version="")
         self._events.tell("xray_started", start=running.start_id, pid=running.record.pid)
 
     async def _started_with(self, state: State) -> RunningXray | None:
         try:
-            return await self.processes.start(state, shape_of(state))
+            return await self._begin(state)
         except (XrayDown, XrayHung) as error:
             self.last_error = f"{error} {self.processes.tail()}".strip()
             _log.warning("xray did not start with its state", error=self.last_error)
             return None
 
+    async def _begin(self, state: State) -> RunningXray:
+        """Starts an Xray, and has written down before with what: whoever finds it must not believe it runs `applied`.
+
+        Raises `XrayDown` or `XrayHung`.
+        """
+        shape = shape_of(state)
+        await self._noted(self._worker.run(lambda: self._store.save_facts(**{UNCONVERGED: config_digest(shape)})))
+        return await self.processes.start(state, shape)
+
     async def _serve(self, running: RunningXray, *, version: str, since_s: float = 0.0) -> None:
         self.current = running
-        await self._noted(self._meter.begin(running))
+        await noted(self._events, self._meter.begin(running))
         self._started_at_s = time.monotonic() - since_s
         self.version = version or self.version
-        await self._noted(self._write_record(_Record(xray=running.record, version=self.version)))
+        await noted(self._events, self._write_record(_Record(xray=running.record, version=self.version)))
         self.status = "running"
         self._changed.set()
         self._decide().on_started()
-
-    async def _noted(self, writing: Awaitable[None]) -> None:
-        """Writes down if the disk lets us; one that is full must not keep Xray from being started and watched.
-
-        Nothing is lost by that: a reading names its start itself, and a process is found again by its lock.
-        """
-        try:
-            await writing
-        except sqlite3.Error as error:
-            self._events.tell("state_unwritable", error=str(error))
 
     async def learn_version(self) -> None:
         """Asks once which Xray this is."""
         if not self.version:
             self.version = await self.processes.launcher.version()
-
-    async def _close_inbounds(self, running: RunningXray) -> None:
-        for tag in await running.api.list_inbounds():
-            await running.api.remove_inbound(tag)
 
     async def _finish(self, running: RunningXray) -> None:
         """Closes the ports, reads until nothing moves, ends the process.
@@ -406,7 +358,7 @@ class XrayDriver:
         """
         lost = ""
         try:
-            await self._close_inbounds(running)
+            await close_inbounds(running)
             if not await self._meter.read_until_quiet(running):
                 lost = "xray_died"
         except (XrayDown, XrayHung, XrayRefused) as error:
@@ -428,7 +380,7 @@ class XrayDriver:
             if running is None:
                 running = self.processes.unreachable(survivor)
             else:
-                await self._noted(self._meter.begin(running))
+                await noted(self._events, self._meter.begin(running))
             await self._finish(running)
 
     async def _drain(self, running: RunningXray, drain_s: float) -> None:
@@ -449,7 +401,7 @@ class XrayDriver:
             return
         self.draining.remove(running)
         await self.processes.end(running)
-        await self._noted(self._meter.finish(running.start_id, lost=lost))
+        await noted(self._events, self._meter.finish(running.start_id, lost=lost))
         self._events.tell("xray_drained", start=running.start_id)
 
     async def _is_done(self, running: RunningXray) -> bool:

@@ -21,7 +21,7 @@ from xfleet_controller.fleet import store as fleet_store
 from xfleet_controller.fleet.certificates import watch_expiry
 from xfleet_controller.fleet.inbox import Desks
 from xfleet_controller.fleet.keyring import load_keys, open_vault
-from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest, with_public
+from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest, panel_urls, with_public
 from xfleet_controller.fleet.service import Fleet
 from xfleet_controller.ledger_wiring import Ledger, open_ledger
 from xfleet_controller.logs.hub import LogHub
@@ -29,6 +29,7 @@ from xfleet_controller.orders.blobs import METHOD as BLOB
 from xfleet_controller.orders.blobs import Transfers
 from xfleet_controller.orders.runner import OrderRunner
 from xfleet_controller.outbox import Outbox
+from xfleet_controller.rollouts.runner import RolloutRunner
 from xfleet_controller.servers import jobs as server_jobs
 from xfleet_controller.servers import service as servers
 from xfleet_controller.servers.agent_events import AgentEvents
@@ -98,7 +99,9 @@ async def open_controller(settings: ControllerSettings, *, clock: Clock | None =
         context = make_context(settings, database, vault, clock)
         broker_urls = await _broker_urls(settings, database)
         agents_urls = await _agents_urls(database, broker_urls)
-        manifest = await ensure_manifest(database, keys, settings.root_file, clock, broker_urls=agents_urls)
+        manifest = await ensure_manifest(
+            database, keys, settings.root_file, clock, broker_urls=agents_urls, panel_urls=panel_urls(settings)
+        )
         issuer = FleetIssuer(keys, clock)
         context.fleet = Fleet(issuer, manifest, agents_urls, vault, clock)
         async with open_bus(_credentials(issuer, broker_urls)) as bus:
@@ -144,6 +147,7 @@ async def _running(
         "dispatcher": dispatcher.run,
         "orders": OrderRunner(context).run,
         "live logs": context.log_hub.run,
+        "rollouts": RolloutRunner(context).run,
         "presence": lambda: every(server_jobs.FLUSH_S, lambda: _look_around(context, bus)),
         "expiry": lambda: every(EXPIRY_EVERY_S, lambda: clients.cut_overdue(context)),
         "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: _keep_house(context, ledger), first_s=60),

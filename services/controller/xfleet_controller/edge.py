@@ -40,6 +40,8 @@ SLOW = re.compile(r"(?:/api/v1)?/servers/[0-9]{1,18}/(?:orders/)?(?:backup|resto
 SLOW_TIMEOUT_S = 150.0
 LARGE = ("/api/v1/backups", "/backups")
 """Below these, large files are made and sent."""
+SECRET_PATHS = ("/sub/", "/invite/")
+"""What follows them lets in whoever knows it: the log does not hold it."""
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 MAX_PORT = 65535
 _ACTOR = "xfleet.actor"
@@ -100,6 +102,8 @@ async def _find_actor(request: Request[Any, Any, Any]) -> Actor:
     address = client_address(request)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token:
+        if token.strip().startswith(auth.TOKEN_PREFIX) and not _is_api(request, context):
+            raise auth.NotSignedIn
         return await auth.who_is(context, token.strip(), kind="bearer", address=address)
     token = request.cookies.get(cookie_name(context), "")
     if not token:
@@ -111,6 +115,11 @@ async def _find_actor(request: Request[Any, Any, Any]) -> Actor:
         if not secrets.compare_digest(given.encode(), actor.csrf_token.encode()):
             raise CrossSite
     return actor
+
+
+def _is_api(request: Request[Any, Any, Any], context: Context) -> bool:
+    """Whether this is the API, the only place where API tokens count."""
+    return request.url.path.removeprefix(context.settings.prefix).startswith("/api/")
 
 
 def refuse_cross_site(request: Request[Any, Any, Any]) -> None:
@@ -208,7 +217,7 @@ def exception_handlers(html_error: HtmlError | None) -> dict[Any, Any]:
 
     def on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         error_id = secrets.token_hex(6)
-        _log.error("unhandled error", error_id=error_id, path=request.url.path, exc_info=error)
+        _log.error("unhandled error", error_id=error_id, path=_shown(request.url.path), exc_info=error)
         detail = f"Something broke. The log has it as error {error_id}."
         return answer(request, _problem(500, "internal", detail) | {"error_id": error_id}, error_id)
 
@@ -394,3 +403,9 @@ def _log_access(scope: Scope, prefix: str, trace: Trace, status: int, took_s: fl
         "request", method=scope["method"], path=template or "(no route)", status=status,
         took_ms=round(took_s * 1000, 1), actor=trace.actor, address=client[0] if client else "", trace_id=trace.id,
     )  # fmt: skip
+
+
+def _shown(path: str) -> str:
+    """The path as the log may hold it."""
+    found = next((secret for secret in SECRET_PATHS if secret in path), "")
+    return f"{path.partition(found)[0]}{found}…" if found else path

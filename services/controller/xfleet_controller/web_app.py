@@ -14,27 +14,31 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, ControllerRouterHandler
 
 from xfleet_controller import edge
+from xfleet_controller.account.api import AccountApi
+from xfleet_controller.admins.api import AdminApi, InviteApi
 from xfleet_controller.api import BASE
-from xfleet_controller.auth.api import AccountApi, SessionApi
+from xfleet_controller.audit.api import AuditApi
+from xfleet_controller.auth.api import SessionApi
 from xfleet_controller.backups.api import BackupApi
 from xfleet_controller.bodies import StrictRequest
 from xfleet_controller.bot.api import BotApi
 from xfleet_controller.clients.api import ClientApi
 from xfleet_controller.context import Context
 from xfleet_controller.edge import HtmlError
-from xfleet_controller.fleet.api import CertificateApi
+from xfleet_controller.fleet.api import AgentDoor, CertificateApi
 from xfleet_controller.inbounds.api import InboundApi
 from xfleet_controller.install.web import InstallDoor
 from xfleet_controller.joining.api import JoiningApi
 from xfleet_controller.logs.api import LogApi
 from xfleet_controller.operations import OperationsDoor
 from xfleet_controller.orders.api import OrderApi
+from xfleet_controller.rollouts.api import RolloutApi
 from xfleet_controller.servers.api import ServerApi
 from xfleet_controller.servers.state_api import ServerStateApi
 from xfleet_controller.subscriptions.api import SubscriptionDoor
 from xfleet_controller.tasks.api import TaskApi
+from xfleet_controller.tokens.api import TokenApi
 from xfleet_controller.traffic.api import ClientTrafficApi, TrafficApi
-from xfleet_controller.upkeep.api import RetentionApi
 
 
 def create_web_app(
@@ -63,6 +67,7 @@ def create_litestar(
             SessionApi,
             AccountApi,
             ServerApi,
+            ServerStateApi,
             OrderApi,
             LogApi,
             CertificateApi,
@@ -73,16 +78,19 @@ def create_litestar(
             TaskApi,
             TrafficApi,
             BotApi,
-            ServerStateApi,
             BackupApi,
-            RetentionApi,
+            RolloutApi,
+            AdminApi,
+            InviteApi,
+            TokenApi,
+            AuditApi,
             show_openapi,
         ],
         guards=[edge.for_sessions],
         request_class=StrictRequest,
     )  # fmt: skip
     return Litestar(
-        route_handlers=[api, SubscriptionDoor, InstallDoor, OperationsDoor, *pages],
+        route_handlers=[api, AgentDoor, SubscriptionDoor, InstallDoor, OperationsDoor, *pages],
         path=context.settings.prefix or "/",
         dependencies={
             "context": Provide(edge.provide_context, sync_to_thread=False),
@@ -95,6 +103,19 @@ def create_litestar(
         state=State({"context": context} | (state or {})),
         debug=False,
     )
+
+
+def create_side_door(context: Context) -> ASGIApp:
+    """`/install/` and nothing else, without the base path."""
+    app = Litestar(
+        route_handlers=[InstallDoor],
+        dependencies={"context": Provide(edge.provide_context, sync_to_thread=False)},
+        exception_handlers=edge.exception_handlers(None),
+        openapi_config=None,
+        logging_config=LoggingConfig(configure_root_logger=False, log_exceptions="never"),
+        state=State({"context": context}),
+    )
+    return edge.around(app, "")
 
 
 @get("/openapi.json", include_in_schema=False, media_type=OpenAPIMediaType.OPENAPI_JSON)

@@ -121,7 +121,7 @@ async def test_a_deleted_servers_agent_is_cut_at_once_and_stays_out(world: World
     async with small_agent(world, token=token) as agent:
         assert agent.sid == "second-one"
         await eventually(lambda: agent.point.revision > 0)
-        assert (await api.delete(f"/api/v1/servers/{made.json()['id']}")).status_code == 204
+        assert (await api.delete(f"/api/v1/servers/{made.json()['id']}?force=true")).json()["state"] == "deleted"
         await eventually(lambda: not agent.link.connected, within_s=2)
         await eventually(lambda: agent.link.refused, within_s=5)
     async with world.controller.context.database.read() as session:

@@ -44,7 +44,7 @@ async def test_a_lying_beat_keeps_nobody_elses_presence_from_the_database(
         )
     await flush_presence(context)
     known = await service.refresh_known(context)
-    assert known[other.slug][1] == "online"
+    assert known[other.slug].status == "online"
     async with context.database.read() as session:
         assert (await session.get_one(Server, other.id)).last_seen_at is not None
     assert (await api.get("/api/v1/servers")).status_code == 200

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from harness.controller import PASSWORD, make_context
+from xfleet_controller.account.service import change_password
 from xfleet_controller.audit.models import AuditRow
 from xfleet_controller.auth import service as auth
 from xfleet_controller.auth.models import Session
@@ -90,7 +91,7 @@ async def test_a_session_is_not_born_of_a_password_that_was_changed_meanwhile(co
     late = asyncio.ensure_future(auth.sign_in(context, "admin", PASSWORD, address=ELSEWHERE))
     await held.wait()
     context.passwords.fits = fits  # type: ignore[method-assign]
-    await auth.change_password(context, first.actor, PASSWORD, "a new one, longer")
+    await change_password(context, first.actor, PASSWORD, "a new one, longer")
     go_on.set()
     with pytest.raises(auth.WrongPassword):
         await late

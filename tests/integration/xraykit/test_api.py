@@ -1,3 +1,4 @@
+import asyncio
 import os
 import signal
 import socket
@@ -273,6 +274,23 @@ async def test_a_frozen_xray_is_hung_and_a_dead_one_is_down() -> None:
         assert await wait_exit(server.started) == -signal.SIGKILL
         with pytest.raises(XrayDown):
             await server.api.query_counters()
+
+
+async def test_a_call_whose_connection_is_closed_under_it_says_so_and_cancels_nobody() -> None:
+    async with XrayServer.running(State()) as server:
+        await server.api.sys_stats()
+        os.kill(server.started.pid, signal.SIGSTOP)
+        asked = asyncio.create_task(server.api.query_counters())
+        await asyncio.sleep(0.1)
+        await server.api.close()
+        with pytest.raises(XrayDown):
+            await asked
+        cancelled = asyncio.create_task(server.api.query_counters())
+        await asyncio.sleep(0.1)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        os.kill(server.started.pid, signal.SIGCONT)
 
 
 async def test_ten_thousand_clients_are_read_in_one_answer() -> None:

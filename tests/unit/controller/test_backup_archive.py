@@ -1,4 +1,4 @@
-"""The envelope of a backup: what was changed, cut or opened with another passphrase is said, and nothing is believed."""
+"""The archive of a backup: what goes in comes out; cut, changed or with another passphrase nothing comes out."""
 
 import io
 import tarfile

@@ -15,7 +15,7 @@ _KINDS = ((socket.SOCK_STREAM, "TCP"), (socket.SOCK_DGRAM, "UDP"))
 _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
 
 
-class _HungUp(ConnectionError):
+class _HungUpError(ConnectionError):
     """The connection broke while hands were shaken."""
 
 
@@ -75,11 +75,11 @@ async def _start_tls(writer: asyncio.StreamWriter, context: ssl.SSLContext, host
     except ssl.SSLError:
         raise
     except OSError as error:  # some sites say nothing to what they do not speak
-        raise _HungUp(str(error) or "the site hung up") from error
+        raise _HungUpError(str(error) or "the site hung up") from error
 
 
 def _words(error: Exception) -> str:
-    if isinstance(error, (ssl.SSLError, _HungUp)):
+    if isinstance(error, (ssl.SSLError, _HungUpError)):
         reason: str = getattr(error, "reason", None) or str(error)
         return f"No TLS 1.3 with X25519 there: {reason.replace('_', ' ').lower()}."
     if isinstance(error, socket.gaierror):

@@ -14,7 +14,7 @@ from xfleet_contracts.commands import TIMEOUT_S
 
 SHARE_OF_TIME = 0.9
 """Of an order's time limit; the rest is for the answer."""
-SECRET_SETTINGS = frozenset({"proxy"})
+SECRET_SETTINGS = frozenset({"broker_proxy"})
 
 
 def verbs(parts: Parts) -> dict[str, Verb]:
@@ -57,6 +57,10 @@ def _settings(parts: Parts) -> dict[str, Any]:
     return {name: value for name, value in plain.items() if name not in SECRET_SETTINGS}
 
 
+def _place(parts: Parts, name: str, certificate_pem: bytes, key_pem: bytes) -> None:
+    parts.certificates().restore(name, certificate_pem, key_pem)
+
+
 async def _restore(parts: Parts, order: RestoreOrder) -> Restored:
     from xfleet_agent.backup import read_archive  # noqa: PLC0415  needed by this verb only
     from xfleet_agent.blobs import fetch_blob  # noqa: PLC0415  as above
@@ -69,7 +73,7 @@ async def _restore(parts: Parts, order: RestoreOrder) -> Restored:
         if found.geo_files:
             await parts.installer.place_geo(found.geo_files)
         for name, (certificate, key) in found.certificates.items():
-            await aside(lambda n, c, k: parts.certificates().restore(n, c, k), name, certificate, key)
+            await aside(_place, parts, name, certificate, key)
         return Restored(certificates=tuple(found.certificates), geo_files=tuple(found.geo_files))
     finally:
         file.unlink(missing_ok=True)

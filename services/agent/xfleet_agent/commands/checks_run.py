@@ -1,7 +1,7 @@
 """`checks.run`: tries from this machine what an operator wants to know before clients do."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -38,7 +38,7 @@ def verb(parts: Parts) -> Verb:
     return Verb(handler=handle, at_once=2)
 
 
-def _outside(parts: Parts, asked: ChecksRun) -> list[Coroutine[Any, Any, CheckResult]]:
+def _outside(parts: Parts, asked: ChecksRun) -> Sequence[Coroutine[Any, Any, CheckResult]]:
     from xfleet_agent.aside import aside  # noqa: PLC0415  needed by this verb only
     from xfleet_agent.checks.outside import check_port, check_tls  # noqa: PLC0415  as above
 

@@ -25,6 +25,9 @@ class Admin(Base):
     totp_confirmed_at: Mapped[datetime | None]
     """Since when a code is asked for; a secret without it is being set up."""
     last_login_at: Mapped[datetime | None]
+    invite_sha256: Mapped[str | None] = mapped_column(String(64), index=True, unique=True)
+    """Of the one-time link by which this admin chooses a password; None when there is none."""
+    invite_expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     password_changed_at: Mapped[datetime]
 

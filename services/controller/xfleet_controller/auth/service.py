@@ -2,26 +2,30 @@
 
 import hashlib
 import hmac
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import msgspec
 
 from xfleet_contracts.errors import Refusal
 from xfleet_controller.audit.store import note
-from xfleet_controller.auth import store, throttle
+from xfleet_controller.auth import second_factor, store, throttle
 from xfleet_controller.auth.models import Admin, Session
 from xfleet_controller.auth.passwords import Passwords, password_errors
 from xfleet_controller.auth.rights import OWNER, SYSTEM, Actor, authorize
+from xfleet_controller.auth.second_factor import ChallengeOver, TotpRequired, WrongCode
 from xfleet_controller.context import Context
-from xfleet_controller.errors import Invalid, NotFound, invalid
-from xfleet_controller.texts import has_controls
+from xfleet_controller.errors import Invalid
+from xfleet_controller.texts import cleaned, has_controls
 from xfleet_runtime.ids import new_token
 
 TOUCH_AFTER = timedelta(minutes=1)
 COOKIE = "xfleet_session"
 MAX_NAME = 64
+MAX_CODE = 100
+TOKEN_PREFIX = "xf_"  # noqa: S105  how an API token begins, so that one is known where it leaked
+TOKENS_KEPT = timedelta(days=90)
+"""How long revoked and expired API tokens stay in the list."""
 
 
 class NotSignedIn(Refusal):
@@ -38,6 +42,14 @@ class WrongPassword(Refusal):
     code = "wrong_password"
     status = 401
     message = "Name or password are wrong."
+
+
+class Visitor(NamedTuple):
+    """Where a sign-in comes from."""
+
+    address: str
+    user_agent: str
+    kind: str
 
 
 class SignedIn(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,9 +70,19 @@ def csrf_token_of(token: str) -> str:
 
 
 async def sign_in(
-    context: Context, name: str, password: str, *, address: str, user_agent: str = "", kind: str = "bearer"
+    context: Context,
+    name: str,
+    password: str,
+    *,
+    address: str,
+    user_agent: str = "",
+    kind: str = "bearer",
+    code: str = "",
 ) -> SignedIn:
-    """A new session for the right password. Raises `WrongPassword` or `TooManyTries`."""
+    """A new session for the right password and, where a second factor is set up, the right code.
+
+    Raises `WrongPassword`, `TooManyTries`, `WrongCode`, or `TotpRequired` when the code is all that is missing.
+    """
     now, account = context.clock.now(), name.strip().lower()[:MAX_NAME]
     if has_controls(account):
         raise WrongPassword
@@ -73,27 +95,60 @@ async def sign_in(
         fits = await context.passwords.fits(admin.password_hash if admin else None, password[:1000])
         if admin is None or not fits or not admin.enabled:
             await _refuse(context, account, address, is_admin=admin is not None)
-    token = new_token()
+    if second_factor.has_second_factor(admin) and not code:
+        raise TotpRequired(second_factor.make_challenge(context, admin))
+    return await _enter(context, admin, code, Visitor(address, user_agent, kind))
+
+
+async def sign_in_with_code(
+    context: Context, challenge: str, code: str, *, address: str, user_agent: str = "", kind: str = "cookie"
+) -> SignedIn:
+    """The second step, by the note of the first. Raises `ChallengeOver`, `WrongCode` or `TooManyTries`."""
+    passed = second_factor.open_challenge(context, challenge)
+    async with context.database.read() as session:
+        admin = await session.get(Admin, passed.admin_id)
+    if admin is None or not second_factor.is_of(passed, admin):
+        raise ChallengeOver
+    return await _enter(context, admin, code, Visitor(address, user_agent, kind))
+
+
+async def _enter(context: Context, passed: Admin, code: str, visitor: Visitor) -> SignedIn:
+    """The session of somebody whose password was right; as of now, whatever changed in between."""
+    now, token, used = context.clock.now(), new_token(), "password"
     async with context.database.write() as session:
-        current = await session.get(Admin, admin.id, with_for_update=True, populate_existing=True)
-        if current is None or not current.enabled or current.password_hash != admin.password_hash:
+        admin = await session.get(Admin, passed.id, with_for_update=True, populate_existing=True)
+        if admin is None or not admin.enabled or admin.password_hash != passed.password_hash:
             raise WrongPassword
-        await throttle.forget(session, account, address)
-        session.add(
-            Session(
-                token_sha256=hash_token(token),
-                admin_id=admin.id,
-                kind=kind,
-                address=address[:64],
-                user_agent=user_agent[:300],
-                created_at=now,
-                last_used_at=now,
-                expires_at=now + timedelta(days=context.settings.session_days),
-            )
-        )
-        actor = _actor(admin, token, kind, address)
-        note(session, actor, "sign_in", "admin", str(admin.id), now, name=admin.name)
+        if second_factor.has_second_factor(admin):
+            known = await store.has_session_from(session, admin.id, visitor.address[:64], now)
+            await second_factor.check_tries(session, admin, visitor.address, now, known=known)
+            used = await second_factor.take_code(context, session, admin, code[:MAX_CODE], visitor.address)
+        actor = _actor(admin, token, visitor.kind, visitor.address)
+        if used:
+            await throttle.forget(session, admin.name_key, visitor.address)
+            session.add(_session_row(context, admin, token, visitor))
+            admin.last_login_at = now
+            note(session, actor, "sign_in", "admin", str(admin.id), now, name=admin.name, after={"by": used})
+        else:
+            subject = {"name": admin.name, "address": visitor.address}
+            note(session, SYSTEM, "sign_in_code_refused", "admin", str(admin.id), now, **subject)
+    if not used:
+        raise WrongCode
     return SignedIn(token=token, actor=actor)
+
+
+def _session_row(context: Context, admin: Admin, token: str, visitor: Visitor) -> Session:
+    now = context.clock.now()
+    return Session(
+        token_sha256=hash_token(token),
+        admin_id=admin.id,
+        kind=visitor.kind,
+        address=visitor.address[:64],
+        user_agent=cleaned(visitor.user_agent, 300),
+        created_at=now,
+        last_used_at=now,
+        expires_at=now + timedelta(days=context.settings.session_days),
+    )
 
 
 async def _refuse(context: Context, account: str, address: str, *, is_admin: bool) -> NoReturn:
@@ -106,7 +161,9 @@ async def _refuse(context: Context, account: str, address: str, *, is_admin: boo
 
 
 async def who_is(context: Context, token: str, *, kind: str, address: str) -> Actor:
-    """The admin behind a session's token. Raises `NotSignedIn`."""
+    """The admin behind a session's or an API token. Raises `NotSignedIn`."""
+    if token.startswith(TOKEN_PREFIX):
+        return await _who_is_token(context, token, address) if kind == "bearer" else _nobody()
     now, sha256 = context.clock.now(), hash_token(token)
     async with context.database.read() as session:
         found = await store.find_session(session, sha256)
@@ -122,49 +179,41 @@ async def who_is(context: Context, token: str, *, kind: str, address: str) -> Ac
     return _actor(admin, token, kind, address)
 
 
+async def _who_is_token(context: Context, token: str, address: str) -> Actor:
+    now = context.clock.now()
+    async with context.database.read() as session:
+        found = await store.find_token(session, hash_token(token))
+    if found is None:
+        raise NotSignedIn
+    row, admin = found
+    over = row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now)
+    if over or not admin.enabled:
+        raise NotSignedIn
+    if row.last_used_at is None or now - row.last_used_at > TOUCH_AFTER:
+        async with context.database.write() as session:
+            await store.touch_token(session, row.id, now)
+    return Actor(
+        name=admin.name,
+        role=admin.role,
+        admin_id=admin.id,
+        channel="token",
+        address=address,
+        token_id=row.id,
+        token_name=row.name,
+        scopes=frozenset(row.scopes),
+    )
+
+
+def _nobody() -> NoReturn:
+    raise NotSignedIn
+
+
 async def sign_out(context: Context, actor: Actor) -> None:
-    """Ends the session the actor came with."""
+    """Ends the session the actor came with; an API token has none to end."""
+    authorize(actor, "account.write")
     async with context.database.write() as session:
         await store.delete_sessions(session, token_sha256=actor.session)
         note(session, actor, "sign_out", "admin", str(actor.admin_id), context.clock.now(), name=actor.name)
-
-
-async def list_sessions(context: Context, actor: Actor) -> Sequence[Session]:
-    """Where the actor is signed in."""
-    authorize(actor, "account.read")
-    async with context.database.read() as session:
-        return await store.list_sessions(session, actor.admin_id or 0)
-
-
-async def revoke_session(context: Context, actor: Actor, session_id: str) -> None:
-    """Ends another session of the actor, named by its hash. Raises `NotFound`."""
-    authorize(actor, "account.write")
-    async with context.database.write() as session:
-        ended = await store.delete_sessions(session, token_sha256=session_id, admin_id=actor.admin_id or 0)
-        if not ended:
-            raise NotFound
-        note(session, actor, "revoke_session", "admin", str(actor.admin_id), context.clock.now(), name=actor.name)
-
-
-async def change_password(context: Context, actor: Actor, current: str, new: str) -> None:
-    """Replaces the actor's own password; all other sessions end. Raises `Invalid` or `TooManyTries`."""
-    authorize(actor, "account.write")
-    now = context.clock.now()
-    if errors := password_errors(new, "new_password"):
-        raise Invalid(errors)
-    async with context.database.read() as session:
-        await throttle.check(session, actor.name.lower(), actor.address, now)
-        admin = await session.get_one(Admin, actor.admin_id)
-    if not await context.passwords.fits(admin.password_hash, current[:1000]):
-        async with context.database.write() as session:
-            await throttle.note_failure(session, actor.name.lower(), actor.address, now)
-        raise invalid("current_password", "The current password is wrong.", "wrong_password")
-    password_hash = await context.passwords.hash(new)
-    async with context.database.write() as session:
-        admin = await session.get_one(Admin, actor.admin_id, with_for_update=True)
-        admin.password_hash, admin.password_changed_at = password_hash, now
-        await store.delete_sessions(session, admin_id=admin.id, except_sha256=actor.session)
-        note(session, actor, "change_password", "admin", str(admin.id), now, name=admin.name)
 
 
 async def ensure_first_admin(context: Context, password: str) -> bool:
@@ -197,6 +246,7 @@ async def forget_the_old(context: Context) -> None:
     now = context.clock.now()
     async with context.database.write() as session:
         await store.delete_expired(session, now, now - timedelta(days=context.settings.session_idle_days))
+        await store.delete_old_tokens(session, now - TOKENS_KEPT)
         await throttle.forget_old(session, now)
 
 
@@ -213,17 +263,19 @@ def _actor(admin: Admin, token: str, kind: str, address: str) -> Actor:
 
 __all__ = [
     "COOKIE",
+    "TOKEN_PREFIX",
+    "ChallengeOver",
     "NotSignedIn",
     "Passwords",
     "SignedIn",
+    "TotpRequired",
+    "WrongCode",
     "WrongPassword",
-    "change_password",
     "csrf_token_of",
     "ensure_first_admin",
     "forget_the_old",
-    "list_sessions",
-    "revoke_session",
     "sign_in",
+    "sign_in_with_code",
     "sign_out",
     "who_is",
 ]

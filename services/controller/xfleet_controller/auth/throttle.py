@@ -76,11 +76,11 @@ class Tries:
             self._now = +self._now
 
 
-def keys_of(account: str, address: str) -> dict[str, int]:
+def keys_of(account: str, address: str, account_s: int = LONGEST_ACCOUNT_S) -> dict[str, int]:
     """Throttle keys of a try, each with its longest delay in seconds."""
     address = network_of(address)
     return {
-        f"account:{account[:60]}": LONGEST_ACCOUNT_S,
+        f"account:{account[:60]}": account_s,
         f"account:{account[:60]}@{address[:60]}": LONGEST_S,
         f"address:{address[:60]}": LONGEST_S,
     }
@@ -101,9 +101,11 @@ async def check(session: AsyncSession, account: str, address: str, now: datetime
         raise TooManyTries(retry_after_s=max(1, int((until - now).total_seconds())))
 
 
-async def note_failure(session: AsyncSession, account: str, address: str, now: datetime) -> None:
-    """Counts a wrong password and lengthens the delays."""
-    for key, longest_s in sorted(keys_of(account, address).items()):
+async def note_failure(
+    session: AsyncSession, account: str, address: str, now: datetime, *, account_s: int = LONGEST_ACCOUNT_S
+) -> None:
+    """Counts a wrong password and lengthens the delays; that of the account itself up to `account_s`."""
+    for key, longest_s in sorted(keys_of(account, address, account_s).items()):
         await session.execute(
             insert_into(session, LoginThrottle)
             .values(key=key, failures_count=0, updated_at=now)

@@ -11,3 +11,5 @@ class LoginView(msgspec.Struct, frozen=True, kw_only=True):
     form: FormView
     next_path: str = ""
     """Where to go after signing in: a path below the base path."""
+    challenge: str = ""
+    """The note of the first step, when a code is all that is missing."""

@@ -2,22 +2,27 @@
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_contracts.control import Actor as BotActor
-from xfleet_contracts.control import BindRequest, FleetStatus, ServerLine
+from xfleet_contracts.control import ActorRequest, BindRequest, FleetStatus, ServerLine
 from xfleet_contracts.errors import Refusal
 from xfleet_controller.audit.store import note
+from xfleet_controller.auth import service as auth
 from xfleet_controller.auth import throttle
 from xfleet_controller.auth.models import Admin
 from xfleet_controller.auth.rights import Actor, authorize
+from xfleet_controller.auth.service import TOKEN_PREFIX, NotSignedIn
 from xfleet_controller.bot.models import BotBinding, BotCode
 from xfleet_controller.clients import store as clients
 from xfleet_controller.context import Context
+from xfleet_controller.errors import NotFound
 from xfleet_controller.servers import service as servers
 from xfleet_controller.servers.presence import ONLINE
 from xfleet_controller.sql import insert_into
@@ -42,6 +47,14 @@ class NotBound(Refusal):
     code = "not_bound"
     status = 403
     message = "This Telegram account is not bound to an admin. Make a bot code in the panel and send it here."
+
+
+class TokenWrong(Refusal):
+    """The API token of a command line is unknown, expired or revoked."""
+
+    code = "not_signed_in"
+    status = 401
+    message = "The API token in these credentials is not valid (any more). Run: xfleet-controller cli-credentials"
 
 
 class NewCode(NamedTuple):
@@ -81,6 +94,8 @@ async def bind(context: Context, request: BindRequest) -> BotActor:
         if done.rowcount:  # type: ignore[attr-defined]
             row = await session.get_one(BotCode, _hash(request.code))
             admin = await session.get_one(Admin, row.admin_id)
+            if not admin.enabled:
+                raise CodeRefused
             values = {"admin_id": admin.id, "name": request.name[:100], "created_at": now}
             statement = insert_into(session, BotBinding).values(telegram_id=request.telegram_id, **values)
             await session.execute(statement.on_conflict_do_update(index_elements=["telegram_id"], set_=values))
@@ -90,6 +105,35 @@ async def bind(context: Context, request: BindRequest) -> BotActor:
             return BotActor(admin=admin.name, role=admin.role)
         await throttle.note_failure(session, account, address, now)
     raise CodeRefused
+
+
+async def list_bindings(context: Context, actor: Actor) -> Sequence[BotBinding]:
+    """Telegram accounts that act for the actor."""
+    authorize(actor, "bot.read")
+    query = select(BotBinding).where(BotBinding.admin_id == actor.admin_id).order_by(BotBinding.created_at)
+    async with context.database.read() as session:
+        return (await session.scalars(query)).all()
+
+
+async def unbind(context: Context, actor: Actor, telegram_id: int) -> None:
+    """A Telegram account of the actor acts for nobody any more. Raises `NotFound`."""
+    authorize(actor, "bot.write")
+    mine = (BotBinding.telegram_id == telegram_id, BotBinding.admin_id == actor.admin_id)
+    async with context.database.write() as session:
+        done = await session.execute(delete(BotBinding).where(*mine))
+        if not done.rowcount:  # type: ignore[attr-defined]
+            raise NotFound("There is no such Telegram account.")
+        before = {"telegram_id": telegram_id}
+        note(
+            session, actor, "unbind_bot", "admin", str(actor.admin_id), context.clock.now(), name=actor.name,
+            before=before,
+        )  # fmt: skip
+
+
+async def forget_admin(session: AsyncSession, admin_id: int) -> None:
+    """No Telegram account acts for this admin any more, and no code waits."""
+    await session.execute(delete(BotBinding).where(BotBinding.admin_id == admin_id))
+    await session.execute(delete(BotCode).where(BotCode.admin_id == admin_id))
 
 
 async def who_is(context: Context, telegram_id: int) -> Actor:
@@ -103,6 +147,18 @@ async def who_is(context: Context, telegram_id: int) -> Actor:
     if admin is None:
         raise NotBound
     return _actor(admin)
+
+
+async def who_asks(context: Context, request: ActorRequest) -> Actor:
+    """For whom bot or command line ask: by Telegram account, or by API token. Raises `NotBound` or `TokenWrong`."""
+    if not request.token:
+        return await who_is(context, request.telegram_id)
+    if not request.token.startswith(TOKEN_PREFIX):
+        raise TokenWrong
+    try:
+        return await auth.who_is(context, request.token, kind="bearer", address="")
+    except NotSignedIn:
+        raise TokenWrong from None
 
 
 async def status(context: Context, actor: Actor) -> FleetStatus:

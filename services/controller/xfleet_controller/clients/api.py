@@ -12,6 +12,7 @@ from xfleet_controller.api import Changed, Page, PageOf, PageSize, Search, TaskO
 from xfleet_controller.clients import service
 from xfleet_controller.clients.service import ClientEdit, ClientNew, ClientView
 from xfleet_controller.edge import TheActor, TheContext, public_base
+from xfleet_controller.servers.api import IfMatch, version_in
 from xfleet_controller.subscriptions.links import subscription_path
 
 StateFilter = Annotated[str, QueryParameter(name="state", description="One of the states.")]
@@ -25,6 +26,7 @@ class ClientOut(msgspec.Struct, kw_only=True):
     sub_id: str
     subscription_url: str
     links: list[str]
+    """Empty, with `sub_id` and `subscription_url`, for who may not see links."""
     inbound_ids: list[int]
     enabled: bool
     state: str
@@ -55,12 +57,13 @@ class ClientChanged(ClientOut, kw_only=True):
 def client_fields(view: ClientView, base: str) -> dict[str, Any]:
     """The fields of `ClientOut`."""
     names = (
-        "id", "name", "sub_id", "enabled", "total_bytes", "expires_at", "comment", "version", "created_at",
+        "id", "name", "enabled", "total_bytes", "expires_at", "comment", "version", "created_at",
         "updated_at",
     )  # fmt: skip
     fields = {name: getattr(view.row, name) for name in names}
     return fields | {
-        "subscription_url": f"{base}{subscription_path(view.row.sub_id)}",
+        "sub_id": view.row.sub_id if view.links_shown else "",
+        "subscription_url": f"{base}{subscription_path(view.row.sub_id)}" if view.links_shown else "",
         "links": [link.url for link in view.links],
         "inbound_ids": list(view.inbound_ids),
         "state": view.state,
@@ -139,9 +142,13 @@ class ClientApi(Controller):
         actor: TheActor,
         client_id: FromPath[int],
         data: JSONBody[ClientEdit],
+        if_match: IfMatch = "",
         wait: Wait = 0,
     ) -> ClientChanged:
         """What is left out stays."""
+        version = version_in(if_match)
+        if version is not None and data.version is msgspec.UNSET:
+            data = msgspec.structs.replace(data, version=version)
         view, task_ids = await service.edit_client(context, actor, client_id, data)
         done = await waited(context, task_ids, wait)
         return ClientChanged(**client_fields(view, public_base(request, context)), task_ids=task_ids, tasks=done)

@@ -1,13 +1,12 @@
 """Clients as views, with QR codes and with a warning where a phone could not get through."""
 
-import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-import segno
-
 from xfleet_controller.clients.service import ClientView
 from xfleet_controller.clients.views import ClientDetailView, ClientRowView, LinkView
+from xfleet_controller.panel.qr import qr_svg
+from xfleet_controller.servers.addresses import is_private
 
 
 def row_view(view: ClientView, inbound_titles: Mapping[int, str]) -> ClientRowView:
@@ -34,7 +33,7 @@ def detail_view(view: ClientView, subscription_url: str, inbound_titles: Mapping
     return ClientDetailView(
         row=row_view(view, inbound_titles),
         subscription_url=subscription_url,
-        subscription_qr_svg=qr_svg(subscription_url),
+        subscription_qr_svg=qr_svg(subscription_url) if subscription_url else "",
         links=tuple(
             LinkView(
                 remark=inbound_titles.get(link.inbound_id, link.remark),
@@ -47,15 +46,6 @@ def detail_view(view: ClientView, subscription_url: str, inbound_titles: Mapping
         created_at=view.row.created_at,
         address_warning=address_warning(view, subscription_url),
     )
-
-
-def qr_svg(text: str) -> str:
-    """A QR code as inline SVG without styles, which our policy would refuse; empty when the text is too long."""
-    try:
-        drawn = segno.make(text, error="m", micro=False)
-    except segno.DataOverflowError:
-        return ""
-    return drawn.svg_inline(border=2, dark="#0b1020", light=None, omitsize=True)
 
 
 def address_warning(view: ClientView, subscription_url: str) -> str:
@@ -71,14 +61,3 @@ def address_warning(view: ClientView, subscription_url: str) -> str:
     if is_private(host):
         warnings.append(f"The subscription URL points to {host}, which only this machine or network reaches.")
     return " ".join(warnings)
-
-
-def is_private(host: str) -> bool:
-    """Whether a host is this machine or a private network's."""
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_private or address.is_loopback or address.is_link_local

@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_contracts.desired_state import ClientBody
 from xfleet_controller.audit.store import note
-from xfleet_controller.auth.rights import SYSTEM, Actor, authorize
+from xfleet_controller.auth.rights import SYSTEM, Actor, authorize, may
 from xfleet_controller.clients import store
 from xfleet_controller.clients.models import Client, ClientInbound, Tombstone
 from xfleet_controller.clients.store import Usage
 from xfleet_controller.context import Context
-from xfleet_controller.errors import FieldError, Invalid, NotFound, check_version, invalid
+from xfleet_controller.errors import FieldError, Invalid, NotFound, both, check_version, invalid
 from xfleet_controller.inbounds import store as inbounds
 from xfleet_controller.inbounds.models import Inbound
 from xfleet_controller.outbox import note_event
@@ -75,6 +75,8 @@ class ClientView(NamedTuple):
     usage: Usage
     inbound_ids: Sequence[int]
     links: Sequence[Link]
+    links_shown: bool = True
+    """False for who may see clients but not connect as one."""
 
 
 async def list_clients(
@@ -103,7 +105,7 @@ async def list_clients(
             offset=(page - 1) * page_size,
             limit=page_size,
         )
-        return await _views(session, context, rows), total
+        return [_shown(actor, view) for view in await _views(session, context, rows)], total
 
 
 async def get_client(context: Context, actor: Actor, client_id: int) -> ClientView:
@@ -113,7 +115,12 @@ async def get_client(context: Context, actor: Actor, client_id: int) -> ClientVi
         row = await session.get(Client, client_id)
         if row is None:
             raise NotFound("There is no such client.")
-        return (await _views(session, context, [row]))[0]
+        return _shown(actor, (await _views(session, context, [row]))[0])
+
+
+def _shown(actor: Actor, view: ClientView) -> ClientView:
+    """The client as the actor may see it: links and subscription let in whoever holds them."""
+    return view if may(actor, "clients.links") else view._replace(links=(), links_shown=False)
 
 
 async def find_clients(context: Context, actor: Actor, client_ids: Sequence[int]) -> Sequence[ClientView]:
@@ -172,9 +179,11 @@ async def edit_client(context: Context, actor: Actor, client_id: int, edit: Clie
             row = await session.get(Client, client_id, with_for_update=True, populate_existing=True)
             if row is None:
                 raise NotFound("There is no such client.")
-            check_version(version, row.version)
-            await _check(session, fields, chosen, but=client_id)
             before = {name: getattr(row, name) for name in fields if name != "inbound_ids"}
+            if version not in (None, row.version):
+                theirs = before | {"inbound_ids": sorted((await store.inbound_ids_of(session, [row.id]))[row.id])}
+                check_version(version, row.version, both(theirs, fields))
+            await _check(session, fields, chosen, but=client_id)
             _write(row, fields)
             if "inbound_ids" in fields:
                 before["inbound_ids"] = await _move(session, context, row, chosen, change.now)

@@ -9,6 +9,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Redirect
 
 from xfleet_contracts.errors import Refusal
+from xfleet_controller.auth.rights import authorize
 from xfleet_controller.clients import forms
 from xfleet_controller.clients.present import detail_view, row_view
 from xfleet_controller.clients.service import (
@@ -24,7 +25,7 @@ from xfleet_controller.clients.service import (
 from xfleet_controller.clients.views import ClientDeleteView, ClientFormView, ClientsPageView
 from xfleet_controller.edge import public_base
 from xfleet_controller.inbounds.web import inbound_rows
-from xfleet_controller.panel.forms import Fields, read_fields, refused, whole_number
+from xfleet_controller.panel.forms import Fields, read_fields, refused_later, whole_number
 from xfleet_controller.panel.responses import is_htmx
 from xfleet_controller.panel.views import MAX_PAGE, FormView, OptionView, PagingView
 from xfleet_controller.panel.visit import UNPROCESSABLE, Visit, triggers
@@ -54,6 +55,7 @@ async def show_clients(
         search=search,
         state=state,
         inbound_id=inbound_id,
+        server_id=visit.shell.server_id,
         sort="-created_at",
         page=page,
         page_size=PAGE_SIZE,
@@ -76,6 +78,7 @@ async def show_clients(
 @get("/clients/new", include_in_schema=False)
 async def show_new_form(visit: NamedDependency[Visit]) -> Response[bytes]:
     """The empty form; with one inbound it is chosen already."""
+    authorize(visit.actor, "clients.write")
     titles = await inbound_titles(visit)
     chosen = set(titles) if len(titles) == 1 else set[int]()
     return await _dialog(visit, None, FormView(values=forms.new_values()), chosen)
@@ -84,6 +87,7 @@ async def show_new_form(visit: NamedDependency[Visit]) -> Response[bytes]:
 @post("/clients/new", include_in_schema=False)
 async def take_new_form(visit: NamedDependency[Visit]) -> Response[Any]:
     """Adds the client and shows what to hand over."""
+    authorize(visit.actor, "clients.write")
     fields = await read_fields(visit.request)
     try:
         view, _ = await create_client(visit.context, visit.actor, forms.new_client(fields))
@@ -105,6 +109,7 @@ async def show_client(visit: NamedDependency[Visit], client_id: FromPath[int]) -
 @get("/clients/{client_id:int}/edit", include_in_schema=False)
 async def show_form(visit: NamedDependency[Visit], client_id: FromPath[int]) -> Response[bytes]:
     """The form of one client."""
+    authorize(visit.actor, "clients.write")
     view = await get_client(visit.context, visit.actor, client_id)
     return await _dialog(visit, client_id, FormView(values=forms.stored_values(view.row)), set(view.inbound_ids))
 
@@ -112,6 +117,7 @@ async def show_form(visit: NamedDependency[Visit], client_id: FromPath[int]) -> 
 @post("/clients/{client_id:int}/edit", include_in_schema=False)
 async def take_form(visit: NamedDependency[Visit], client_id: FromPath[int]) -> Response[Any]:
     """Saves what the form says."""
+    authorize(visit.actor, "clients.write")
     fields = await read_fields(visit.request)
     before = await get_client(visit.context, visit.actor, client_id)
     try:
@@ -138,6 +144,7 @@ async def disable(visit: NamedDependency[Visit], client_id: FromPath[int]) -> Re
 @get("/clients/{client_id:int}/delete", include_in_schema=False)
 async def show_delete(visit: NamedDependency[Visit], client_id: FromPath[int]) -> Response[bytes]:
     """Asks before deleting."""
+    authorize(visit.actor, "clients.write")
     view = await get_client(visit.context, visit.actor, client_id)
     return visit.dialog("clients/_delete.html", "Delete client", deletion=ClientDeleteView(row=row_view(view, {})))
 
@@ -155,13 +162,14 @@ async def inbound_titles(visit: Visit) -> dict[int, str]:
 
 
 async def _detail(visit: Visit, view: ClientView) -> Response[bytes]:
-    url = f"{public_base(visit.request, visit.context)}{subscription_path(view.row.sub_id)}"
+    base = public_base(visit.request, visit.context)
+    url = f"{base}{subscription_path(view.row.sub_id)}" if view.links_shown else ""
     client = await asyncio.to_thread(detail_view, view, url, await inbound_titles(visit))
     return visit.dialog("clients/_detail.html", view.row.name, client=client)
 
 
 async def _again(visit: Visit, client_id: int | None, fields: Fields, refusal: Refusal) -> Response[bytes]:
-    form = refused(fields.values() | {"inbound_ids": ""}, refusal, names=forms.FIELD_NAMES)
+    form = refused_later(fields.values() | {"inbound_ids": ""}, refusal, names=forms.FIELD_NAMES)
     chosen = {number for each in fields.every("inbound_ids") if (number := whole_number(each)) is not None}
     return await _dialog(visit, client_id, form, chosen, status=UNPROCESSABLE)
 

@@ -12,7 +12,7 @@ from xfleet_contracts.message import Secret
 from xfleet_controller.audit.store import note
 from xfleet_controller.auth.models import Admin, ApiToken
 from xfleet_controller.auth.rights import OWNER, SYSTEM
-from xfleet_controller.auth.service import hash_token
+from xfleet_controller.auth.service import TOKEN_PREFIX, hash_token
 from xfleet_controller.db import Database
 from xfleet_nats.fleet import FleetIssuer
 from xfleet_runtime.broker import Credentials
@@ -21,7 +21,6 @@ from xfleet_runtime.errors import Unusable
 from xfleet_runtime.files import write_private
 from xfleet_runtime.ids import new_token
 
-TOKEN_PREFIX = "xf_"  # noqa: S105
 SCOPES = ["*"]
 FILE_NAME = "cli-credentials.json"
 

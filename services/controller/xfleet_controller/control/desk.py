@@ -5,7 +5,7 @@ Its `$SRV` answers have the forms of NATS ADR-32, so that the NATS command line 
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,11 @@ class ControlDesk:
         self._id = new_id()
         self._started_at = context.clock.now()
         self._endpoints = {name: Endpoint(method) for name, method in Methods(context).by_name.items()}
+
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        """What can be asked, by name."""
+        return {name: endpoint.method for name, endpoint in self._endpoints.items()}
 
     async def start(self) -> None:
         """Begins to listen, on this and all later connections."""

@@ -30,7 +30,6 @@ from xfleet_contracts.control import (
 from xfleet_controller.auth.rights import Actor, authorize
 from xfleet_controller.bot import service as bot
 from xfleet_controller.context import Context
-from xfleet_controller.control.asker import Askers
 from xfleet_controller.fleet import service as fleet
 from xfleet_controller.joining import service as joining
 from xfleet_controller.orders import service as orders
@@ -42,6 +41,7 @@ from xfleet_controller.servers.models import Server
 from xfleet_controller.servers.service import ServerEdit, ServerNew
 from xfleet_controller.tasks import service as tasks
 from xfleet_controller.tasks.models import ServerTask
+from xfleet_controller.tasks.store import TaskFilter
 
 Method = Callable[[bytes], Awaitable[Any]]
 MAX_TASKS = 200
@@ -52,7 +52,6 @@ class Methods:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._askers = Askers(context)
         self.by_name: dict[str, Method] = {
             control.BIND: self._bind,
             control.WHOAMI: self._whoami,
@@ -71,38 +70,37 @@ class Methods:
         return await bot.bind(self._context, codec.decode(payload, BindRequest))
 
     async def _whoami(self, payload: bytes) -> ActorAnswer:
-        actor = await self._askers.who(codec.decode(payload, ActorRequest))
+        actor = await self._who(codec.decode(payload, ActorRequest))
         return ActorAnswer(admin=actor.name, role=actor.role)
 
     async def _status(self, payload: bytes) -> FleetStatus:
-        return await bot.status(self._context, await self._askers.who(codec.decode(payload, ActorRequest)))
+        return await bot.status(self._context, await self._who(codec.decode(payload, ActorRequest)))
 
     async def _servers(self, payload: bytes) -> ServerLines:
-        actor = await self._askers.who(codec.decode(payload, ActorRequest))
+        actor = await self._who(codec.decode(payload, ActorRequest))
         views, _ = await servers.list_servers(self._context, actor)
         return ServerLines(servers=tuple(bot.line_of(self._context, view) for view in views))
 
     async def _diff(self, payload: bytes) -> ServerDiff:
         request = codec.decode(payload, ServerRequest)
-        actor = await self._askers.who(request)
+        actor = await self._who(request)
         return await server_diff(self._context, actor, (await self._find(actor, request.server)).id)
 
     async def _mode(self, payload: bytes) -> Done:
         request = codec.decode(payload, ModeRequest)
-        actor = await self._askers.who(request)
+        actor = await self._who(request)
         server = await self._find(actor, request.server)
         await servers.edit_server(self._context, actor, server.id, ServerEdit(mode=request.mode))
         return Done(server=server.slug, text=f"mode is {request.mode}")
 
     async def _tasks(self, payload: bytes) -> TaskLines:
         request = codec.decode(payload, TasksRequest)
-        actor = await self._askers.who(request)
+        actor = await self._who(request)
         server_id = (await self._find(actor, request.server)).id if request.server else None
         found = await tasks.list_tasks(
             self._context,
             actor,
-            server_id=server_id,
-            status=request.status,
+            TaskFilter(server_id=server_id, status=request.status),
             page_size=min(max(request.limit, 1), MAX_TASKS),
         )
         names = await self._slugs()
@@ -110,7 +108,7 @@ class Methods:
 
     async def _task(self, payload: bytes) -> TaskLine:
         request = codec.decode(payload, TaskRequest)
-        actor = await self._askers.who(request)
+        actor = await self._who(request)
         found = await tasks.get_task(self._context, actor, request.task_id)
         if request.wait_s > 0:
             found = next(iter(await tasks.wait_for(self._context, [found.id], request.wait_s)), found)
@@ -118,7 +116,7 @@ class Methods:
 
     async def _order(self, payload: bytes) -> TaskLine:
         request = codec.decode(payload, OrderRequest)
-        actor = await self._askers.who(request)
+        actor = await self._who(request)
         server, verb = await self._find(actor, request.server), get_verb(request.verb)
         body = codec.decode(msgspec.json.encode(request.body), verb.body)
         made = await orders.order(self._context, actor, server.id, verb, body, order_id=request.id)
@@ -126,7 +124,7 @@ class Methods:
 
     async def _revoke(self, payload: bytes) -> Done:
         request = codec.decode(payload, ServerRequest)
-        actor = await self._askers.who(request)
+        actor = await self._who(request)
         server = await self._find(actor, request.server)
         done = await fleet.revoke_server(self._context, actor, server.id, request.reason)
         cut = "and its connection is cut" if done.pushed else "the broker hears of it when it is back"
@@ -134,7 +132,7 @@ class Methods:
 
     async def _enroll(self, payload: bytes) -> JoinLine:
         request = codec.decode(payload, EnrollOrder)
-        actor = await self._askers.who(request)
+        actor = await self._who(request)
         authorize(actor, "fleet.enroll")
         if request.server:
             server = await self._find(actor, request.server)
@@ -144,6 +142,9 @@ class Methods:
             replaces = False
         made = await joining.make_join_line(self._context, actor, server.id, replaces=replaces)
         return JoinLine(server=server.slug, line=made.line, expires_at_ms=_ms(made.expires_at))
+
+    async def _who(self, request: ActorRequest) -> Actor:
+        return await bot.who_asks(self._context, request)
 
     async def _find(self, actor: Actor, name: str) -> Server:
         """By slug, else by name. Raises `NoSuchServer`."""

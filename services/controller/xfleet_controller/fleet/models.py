@@ -75,6 +75,8 @@ class EnrollmentToken(Base):
     used_key_sha256: Mapped[str | None] = mapped_column(String(64))
     replaces: Mapped[bool] = mapped_column(default=False)
     """Made to replace the server's machine: using it makes hosts and links follow the new address."""
+    replaces_address: Mapped[str] = mapped_column(String(255), default="")
+    """The new machine's public address, where the one who made the token knew it."""
     answer_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
     """The answer, for the same keys asking again."""
 

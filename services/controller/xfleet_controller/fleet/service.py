@@ -21,8 +21,10 @@ from xfleet_controller.db import Database
 from xfleet_controller.errors import BusUnavailable, NotFound
 from xfleet_controller.fleet import models, store
 from xfleet_controller.fleet.models import Certificate, Revocation
+from xfleet_controller.fleet.returns import Returns
 from xfleet_controller.outbox import note_event
 from xfleet_controller.servers.models import Server
+from xfleet_controller.servers.replacing import note_enrolled
 from xfleet_controller.texts import cleaned
 from xfleet_controller.vault import Vault
 from xfleet_nats.fleet import AGENT_LIFETIME, FleetIssuer
@@ -118,6 +120,8 @@ class Fleet:
         self.clock = clock
         self.renewals_count = RENEWALS_COUNT
         """Renewals of one server that are granted within `RENEWALS_WITHIN`."""
+        self.returns = Returns()
+        """What is remembered of requests over HTTPS."""
         self._pushing = asyncio.Lock()
 
     async def push_revocations(self, database: Database, link: BrokerLink) -> Push:
@@ -145,8 +149,12 @@ async def make_token(
     lifetime: timedelta = TOKEN_LIFETIME,
     broker_urls: tuple[str, ...] = (),
     replaces: bool = False,
+    replaces_address: str = "",
 ) -> str:
-    """The token that enrolls an agent as this server, once; without addresses it names all that we know."""
+    """The token that enrolls an agent as this server, once; without addresses it names all that we know.
+
+    With `replaces` what points at the old machine follows the new one, to `replaces_address` where that is known.
+    """
     authorize(actor, "servers.write", server)
     now, token_id = fleet.clock.now(), secrets.token_hex(8)
     credentials = fleet.issuer.bus_credentials(
@@ -165,7 +173,12 @@ async def make_token(
     )
     session.add(
         models.EnrollmentToken(
-            token_id=token_id, server_id=server.id, created_at=now, expires_at=now + lifetime, replaces=replaces
+            token_id=token_id,
+            server_id=server.id,
+            created_at=now,
+            expires_at=now + lifetime,
+            replaces=replaces,
+            replaces_address=replaces_address,
         )
     )
     note(session, actor, "make_enrollment_token", "server", str(server.id), now, name=server.name)
@@ -185,10 +198,13 @@ async def enroll(database: Database, fleet: Fleet, token_id: str, request: Enrol
         if await store.claim_token(session, token_id, request.nkey, key_sha256, now):
             row = await session.get_one(models.EnrollmentToken, token_id, populate_existing=True)
             server = await session.get_one(Server, row.server_id)
+            if server.retiring_at is not None:
+                raise TokenRefused
             revoked = await revoke_identities(session, server, "enrolled anew", now)
             if server.last_error.startswith(REVOKED_TEXT):
                 server.last_error = ""
-            answer = _issue(session, fleet, server, request, now)
+            await note_enrolled(session, server, row, request.hostname, now)
+            answer = issue(session, fleet, server, request, now)
             row.answer_sealed = fleet.vault.seal(f"enroll:{token_id}", msgspec.json.encode(answer))
             note(session, SYSTEM, "enroll", "server", str(server.id), now, name=server.name, after=request)
             note_event(session, "server_enrolled", now, server=server.slug, subject=server.name)
@@ -218,9 +234,8 @@ async def renew(database: Database, fleet: Fleet, sid: str, request: EnrollReque
         live = await store.list_live_certificates(session, server.id, now)
         if all(each.nkey != request.nkey for each in live):
             raise KeyRefused("Only a key that this server already has can be renewed.", field="nkey")
-        if sum(each.issued_at > now - RENEWALS_WITHIN for each in live) >= fleet.renewals_count:
-            raise RenewedTooOften
-        answer = _issue(session, fleet, server, request, now, "renew")
+        check_renewals(fleet, live, now)
+        answer = issue(session, fleet, server, request, now, "renew")
         note(session, SYSTEM, "renew_identity", "server", str(server.id), now, name=server.name)
         return answer
 
@@ -296,9 +311,16 @@ async def push_revocations(context: Context) -> bool:
     return bool(push.nodes) and not push.refused
 
 
-def _issue(
+def check_renewals(fleet: Fleet, rows: Sequence[Certificate], now: datetime) -> None:
+    """Raises `RenewedTooOften` when a server that has these identities got more than enough lately."""
+    if sum(each.issued_at > now - RENEWALS_WITHIN for each in rows) >= fleet.renewals_count:
+        raise RenewedTooOften
+
+
+def issue(
     session: AsyncSession, fleet: Fleet, server: Server, request: EnrollRequest, now: datetime, source: str = "enroll"
 ) -> EnrollAnswer:
+    """Certificate and JWT for that key, written down; `source` is enroll, renew or https."""
     jwt, cert_pem = fleet.issuer.issue_agent(server.slug, request.nkey, request.csr_pem)
     session.add(
         Certificate(

@@ -1,15 +1,15 @@
 """SQL of settings, fleet secrets, identities and revocations."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import and_, case, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_controller.fleet.models import Certificate, EnrollmentToken, FleetSecret, Revocation, Setting
 from xfleet_controller.servers.models import Server
-from xfleet_controller.sql import insert_into
+from xfleet_controller.sql import batches, insert_into
 
 
 async def find_setting(session: AsyncSession, key: str) -> Any:
@@ -89,6 +89,29 @@ async def void_tokens(session: AsyncSession, server_id: int, now: datetime) -> N
         )
         .values(expires_at=now)
     )
+
+
+async def count_identities(
+    session: AsyncSession, server_ids: Collection[int], now: datetime
+) -> dict[int, tuple[int, int, int]]:
+    """How many live, revoked and expired identities each of these servers has; none: missing."""
+    found: dict[int, tuple[int, int, int]] = {}
+    revoked = case((Certificate.revoked_at.is_not(None), 1), else_=0)
+    expired = case((and_(Certificate.revoked_at.is_(None), Certificate.expires_at <= now), 1), else_=0)
+    for part in batches(sorted(server_ids)):
+        rows = await session.execute(
+            select(Certificate.server_id, func.count(), func.sum(revoked), func.sum(expired))
+            .where(Certificate.server_id.in_(part))
+            .group_by(Certificate.server_id)
+        )
+        found.update((row[0], (row[1] - int(row[2]) - int(row[3]), int(row[2]), int(row[3]))) for row in rows)
+    return found
+
+
+async def find_last_enrolled(session: AsyncSession, server_id: int) -> datetime | None:
+    """When a machine last enrolled as this server."""
+    query = select(func.max(EnrollmentToken.used_at)).where(EnrollmentToken.server_id == server_id)
+    return await session.scalar(query)
 
 
 async def list_revocations(session: AsyncSession, now: datetime) -> dict[str, int]:

@@ -6,9 +6,8 @@ from datetime import datetime
 import msgspec
 
 from xfleet_controller.clients.views import ClientDeleteView
-from xfleet_controller.gallery import samples
+from xfleet_controller.gallery import fleet_samples, samples
 from xfleet_controller.inbounds.views import InboundDeleteView, InboundsPageView
-from xfleet_controller.servers.views import ServersPageView
 from xfleet_controller.templating import Templates
 
 Context = Callable[[datetime], dict[str, object]]
@@ -61,21 +60,60 @@ SPECIMENS: dict[str, Specimen] = {
     "servers": _page(
         "Servers",
         "servers/index.html",
+        lambda now: {"servers": samples.servers_page(now)},
+    ),
+    "servers-table": _page(
+        "Servers, as a table", "servers/index.html", lambda now: {"servers": samples.servers_page(now, rows=14)}
+    ),
+    "servers-none": _page(
+        "Servers, none", "servers/index.html", lambda now: {"servers": samples.servers_page(now, rows=0)}
+    ),
+    "servers-nothing-found": _page(
+        "Servers, no match",
+        "servers/index.html",
+        lambda now: {"servers": samples.servers_page(now, rows=0, search="zz")},
+    ),
+    "server": _page(
+        "One server",
+        "servers/show.html",
         lambda now: {
-            "servers": ServersPageView(
-                servers=tuple(
-                    samples.server(number, now, status=status)
-                    for number, status in enumerate(("online", "stale", "offline", "pending", "online", "online"), 1)
-                )
-            )
+            "server": samples.server(3, now),
+            "detail": samples.server_detail(3, now, status="online"),
+            "tasks": samples.tasks(now),
         },
     ),
     "server-offline": _page(
-        "One server, offline",
+        "One server, offline and replaced",
         "servers/show.html",
-        lambda now: {"server": samples.server(2, now, status="offline"), "tasks": samples.tasks(now)},
+        lambda now: {
+            "server": samples.server(2, now, status="offline"),
+            "detail": samples.server_detail(2, now, status="offline"),
+            "tasks": samples.tasks(now),
+        },
     ),
     "server-form": _dialog("Edit server", "servers/_form.html", lambda _now: {"server_form": samples.server_form()}),
+    "server-form-meanwhile": _dialog(
+        "Edit server, changed meanwhile",
+        "servers/_form.html",
+        lambda _now: {"server_form": samples.server_form(meanwhile=True)},
+    ),
+    "server-new": _dialog("Add server", "servers/_new.html", lambda _now: {"server_form": samples.server_new()}),
+    "server-broker": _dialog(
+        "Add server, the broker", "servers/_broker.html", lambda _now: {"broker": samples.broker_form()}
+    ),
+    "server-ready": _dialog(
+        "Add server, the machine", "servers/_ready.html", lambda _now: {"replace": samples.replace()}
+    ),
+    "server-join": _dialog("Add server, the line", "servers/_join.html", lambda now: {"join": samples.join(now)}),
+    "server-joined": _dialog(
+        "Add server, online", "servers/_join.html", lambda now: {"join": samples.join(now, state="online")}
+    ),
+    "server-replace": _dialog(
+        "Replace machine", "servers/_replace.html", lambda _now: {"replace": samples.replace(here_only=True)}
+    ),
+    "server-delete": _dialog(
+        "Delete server", "servers/_delete.html", lambda now: {"deletion": samples.server_deletion(now)}
+    ),
     "inbounds": _page("Inbounds", "inbounds/index.html", lambda _now: {"inbounds": samples.inbounds_page()}),
     "inbounds-empty": _page(
         "Inbounds, none", "inbounds/index.html", lambda _now: {"inbounds": samples.inbounds_page(rows=0)}
@@ -128,6 +166,35 @@ SPECIMENS: dict[str, Specimen] = {
     "tasks": _page("Tasks", "tasks/index.html", lambda now: {"tasks": samples.tasks_page(now)}),
     "tasks-empty": _page("Tasks, none", "tasks/index.html", lambda now: {"tasks": samples.tasks_page(now, rows=0)}),
     "task": _dialog("One task", "tasks/_detail.html", lambda now: {"task": samples.task_detail(now)}),
+    "orders": _page("Orders of a server", "orders/index.html", lambda now: {"orders": fleet_samples.orders(now)}),
+    "orders-offline": _page(
+        "Orders, server offline", "orders/index.html", lambda now: {"orders": fleet_samples.orders(now, online=False)}
+    ),
+    "order-install": _dialog(
+        "Install Xray, refused", "orders/_install.html", lambda _now: {"order_form": fleet_samples.install_form()}
+    ),
+    "order-geofiles": _dialog(
+        "Update geo files", "orders/_geofiles.html", lambda _now: {"order_form": fleet_samples.order_form()}
+    ),
+    "order-stop": _dialog("Stop Xray", "orders/_stop.html", lambda _now: {"order_form": fleet_samples.order_form()}),
+    "order-restore": _dialog(
+        "Put a backup back", "orders/_restore.html", lambda _now: {"order_form": fleet_samples.order_form()}
+    ),
+    "order-checks": _dialog("Checks", "orders/_checks.html", lambda _now: {"order_form": fleet_samples.checks()}),
+    "order-certificates": _dialog(
+        "Certificates", "orders/_certificates.html", lambda now: {"order_form": fleet_samples.certificates(now)}
+    ),
+    "order-config": _dialog("Running configuration", "orders/_config.html", lambda _now: fleet_samples.config()),
+    "logs": _page("Logs", "logs/show.html", lambda _now: {"log_page": fleet_samples.log_page()}),
+    "logs-error": _page("Logs, none", "logs/show.html", lambda _now: {"log_page": fleet_samples.log_page(error=True)}),
+    "rollouts": _page("Rollouts", "rollouts/index.html", lambda now: {"rollouts": fleet_samples.rollouts(now)}),
+    "rollouts-none": _page(
+        "Rollouts, none", "rollouts/index.html", lambda now: {"rollouts": fleet_samples.rollouts(now, rows=0)}
+    ),
+    "rollout": _page("One rollout, paused", "rollouts/show.html", lambda now: {"rollout": fleet_samples.rollout(now)}),
+    "rollout-form": _dialog(
+        "New rollout, refused", "rollouts/_form.html", lambda _now: {"rollout_form": fleet_samples.rollout_form()}
+    ),
     "settings": _page("Settings", "settings/index.html", lambda now: {"settings": samples.settings_page(now)}),
     "login": _page("Sign in", "auth/login.html", lambda _now: {"login": samples.login()}),
     "login-wrong": _page("Sign in, refused", "auth/login.html", lambda _now: {"login": samples.login(wrong=True)}),

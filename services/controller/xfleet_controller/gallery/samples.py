@@ -1,21 +1,32 @@
 """Made-up view objects in every state, for the gallery and for looking at pages without a fleet."""
 
-import math
 from datetime import datetime, timedelta
 
 from xfleet_controller.auth.views import LoginView
-from xfleet_controller.clients.present import qr_svg
 from xfleet_controller.clients.views import ClientDetailView, ClientFormView, ClientRowView, ClientsPageView, LinkView
-from xfleet_controller.dashboard.views import DashboardView, TotalsView, TrafficChartView
+from xfleet_controller.dashboard.views import DashboardView, ProblemsView, TotalsView, TrafficChartView
+from xfleet_controller.gallery.server_samples import (
+    GB,
+    LONG,
+    MB,
+    SERVER_NAMES,
+    broker_form,
+    join,
+    replace,
+    server,
+    server_deletion,
+    server_detail,
+    server_form,
+    server_new,
+    servers_page,
+    wave,
+)
 from xfleet_controller.inbounds.views import InboundFormView, InboundRowView, InboundsPageView
+from xfleet_controller.panel.qr import qr_svg
 from xfleet_controller.panel.views import ErrorView, FormView, OptionView, PagingView, ShellView
-from xfleet_controller.servers.views import ServerCardView, ServerFormView, UsageView
-from xfleet_controller.settings.views import BotCodeView, SettingsView
+from xfleet_controller.settings.views import BindingView, BotCodeView, SessionRowView, SettingsView, TotpView
 from xfleet_controller.tasks.views import DegradedView, TaskDetailView, TaskRowView, TasksPageView
 
-GB = 1024**3
-MB = 1024**2
-LONG = "Ludwig-Maximilians-Universitätsbibliothek-Zweigstelle-Großhadern-Anschlussrechner-17"
 SUBSCRIPTION = "https://panel.example.com/x7k2/sub/q8Zt3mVw0aPfK1Lc"
 LINK = (
     "vless://6ba7b810-9dad-41d1-80b4-00c04fd430c8@fra.example.com:443?type=tcp&encryption=none&security=reality"
@@ -32,60 +43,12 @@ def shell(*, single_server: bool = False, direction: str = "ltr") -> ShellView:
         single_server=single_server,
         version="0.1.0",
         running_tasks=2,
+        servers=()
+        if single_server
+        else tuple(OptionView(value=str(number), label=name) for number, name in enumerate(SERVER_NAMES, 1)),
+        scope_path="" if single_server else "/",
         language="fa" if direction == "rtl" else "en",
         direction=direction,
-    )
-
-
-def wave(count: int, height: float, phase: float) -> tuple[float, ...]:
-    """A rate that looks like traffic."""
-    return tuple(
-        height * (0.55 + 0.33 * math.sin(index / 9 + phase) + 0.12 * math.sin(index * 1.7 + phase * 3))
-        for index in range(count)
-    )
-
-
-def server(number: int, now: datetime, *, status: str = "online") -> ServerCardView:
-    """One server of the sample fleet."""
-    names = ("Frankfurt", "Amsterdam", "Helsinki", "New York", "Singapore", "Istanbul", "Paris", LONG)
-    name = names[(number - 1) % len(names)]
-    common = {"id": number, "slug": f"srv-{number:02}", "name": name, "public_address": f"vpn{number}.example.com"}
-    if status == "pending":
-        return ServerCardView(**common, status=status)  # pyright: ignore[reportArgumentType]
-    if status == "offline":
-        return ServerCardView(
-            **common,  # pyright: ignore[reportArgumentType]
-            status=status,
-            last_seen_at=now - timedelta(minutes=17),
-            last_error="no heartbeat for 35 s",
-            desired_revision=41,
-            applied_revision=39,
-        )
-    return ServerCardView(
-        **common,  # pyright: ignore[reportArgumentType]
-        status=status,
-        last_seen_at=now - timedelta(seconds=4),
-        tags=("eu", "fast"),
-        cpu_percent=float((number * 23) % 97),
-        cpu_count=2 + number % 3 * 2,
-        load_1m=0.42,
-        memory=UsageView(used_bytes=int((0.2 + number % 7 / 10) * 4 * GB), total_bytes=4 * GB),
-        swap=UsageView(used_bytes=0, total_bytes=GB),
-        disk=UsageView(used_bytes=(9 + number * 3) * GB, total_bytes=40 * GB),
-        up_bytes_per_s=number * 412_000.0,
-        down_bytes_per_s=number * 3_700_000.0,
-        down_spark=wave(60, number * 3_700_000.0, number),
-        up_spark=wave(60, number * 900_000.0, number + 1),
-        clients_online=number * 17,
-        clients_total=number * 40,
-        xray_state="crashed" if number == 6 else "running",  # noqa: PLR2004
-        xray_version="26.2.6",
-        agent_version="0.1.0",
-        os_name="Debian 12 · x86-64",
-        host_uptime_s=86400 * 31 + 7 * 3600,
-        xray_uptime_s=3600 * 52 + 340,
-        desired_revision=41,
-        applied_revision=40 if number == 3 else 41,  # noqa: PLR2004
     )
 
 
@@ -148,6 +111,7 @@ def dashboard(now: datetime, *, servers: int = 8, fresh: bool = False) -> Dashbo
         chart=TrafficChartView(range="1h") if fresh else chart(now),
         servers=cards,
         tasks=() if fresh else tasks(now),
+        problems=ProblemsView(problems=tuple(each for card in cards for each in card.problems), more_count=0),
         has_inbound=not fresh,
         has_client=not fresh,
     )
@@ -286,13 +250,16 @@ def task_detail(now: datetime) -> TaskDetailView:
         attempts=2,
         started_at=now - timedelta(minutes=3),
         ordered_by="admin",
-        details='{\n  "verb": "state.apply",\n  "revision": 39\n}',
+        trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
+        command_id="019ab8e34f7c5d2f41c8a7b6",
+        request='{\n  "entities": [["inbound", "1234567890123"]]\n}',
+        response='{\n  "steps_count": 3,\n  "restarted": false\n}',
     )
 
 
 def tasks_page(now: datetime, *, rows: int = 6) -> TasksPageView:
     """The task list, possibly empty."""
-    words = ("pending", "running", "completed", "degraded", "failed", "expired")
+    words = ("pending", "running", "completed", "degraded", "failed", "expired", "cancelled")
     return TasksPageView(
         rows=tasks(now)[:rows],
         paging=PagingView(page=1, page_size=50, total=rows),
@@ -301,13 +268,25 @@ def tasks_page(now: datetime, *, rows: int = 6) -> TasksPageView:
     )
 
 
-def settings_page(now: datetime) -> SettingsView:
+def settings_page(now: datetime, totp: TotpView | None = None) -> SettingsView:
     """Settings with a fresh bot code and a wrong password."""
     return SettingsView(
         username="admin",
         password_length=8,
         password_form=FormView(values={}, errors={"current_password": "That is not the current password."}),
         bot_code=BotCodeView(code="7F3K-92QX", expires_at=now + timedelta(minutes=15)),
+        bindings=(BindingView(telegram_id=5000000001, name="Anna", created_at=now - timedelta(days=3)),),
+        totp=totp or TotpView(),
+        sessions=(
+            SessionRowView(id="a1", user_agent="Firefox on Linux", address="192.0.2.7", last_seen_at=now, current=True),
+            SessionRowView(
+                id="b2",
+                user_agent=LONG,
+                address="2001:db8:1:2::7",
+                last_seen_at=now - timedelta(hours=9),
+                current=False,
+            ),
+        ),
         versions=(("xfleet", "0.1.0"), ("Xray", "26.2.6"), ("nats-server", "2.15.1")),
     )
 
@@ -316,12 +295,6 @@ def login(*, wrong: bool = False) -> LoginView:
     """The sign-in form, also after a wrong password."""
     errors = {"": "User name or password is wrong."} if wrong else {}
     return LoginView(form=FormView(values={"username": "admin"} if wrong else {}, errors=errors))
-
-
-def server_form() -> ServerFormView:
-    """The form of one server."""
-    values = {"name": "Frankfurt", "public_address": "vpn1.example.com", "tags": "eu, fast", "notes": ""}
-    return ServerFormView(id=1, slug="srv-01", form=FormView(values=values))
 
 
 def errors() -> tuple[ErrorView, ...]:
@@ -336,3 +309,9 @@ def errors() -> tuple[ErrorView, ...]:
             error_id="e-7f3k92qx",
         ),
     )
+
+
+__all__ = [
+    "broker_form", "join", "replace", "server", "server_deletion", "server_detail", "server_form", "server_new",
+    "servers_page",
+]  # fmt: skip

@@ -39,6 +39,8 @@ def status_of(view: InboundView, server: ServerView | None) -> tuple[str, str]:
     """Whether the inbound is what its server runs now, and why not."""
     if not view.row.enabled:
         return "disabled", ""
+    if server is not None and not server.server.enabled:
+        return "disabled", "Its server is disabled."
     if server is None or server.status != ONLINE:
         return "offline", ""
     for each in msgspec.convert(server.revision.degraded, list[Degraded]):

@@ -8,6 +8,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from xfleet_contracts.errors import Refusal
+from xfleet_controller.auth.rights import authorize
+from xfleet_controller.errors import EditedMeanwhile
 from xfleet_controller.inbounds import forms
 from xfleet_controller.inbounds.present import row_view
 from xfleet_controller.inbounds.service import (
@@ -19,7 +21,7 @@ from xfleet_controller.inbounds.service import (
     list_inbounds,
 )
 from xfleet_controller.inbounds.views import InboundDeleteView, InboundFormView, InboundRowView, InboundsPageView
-from xfleet_controller.panel.forms import Fields, read_fields, refused
+from xfleet_controller.panel.forms import Fields, read_fields, refused_later
 from xfleet_controller.panel.store import count_online_by_inbound, server_names
 from xfleet_controller.panel.views import FormView
 from xfleet_controller.panel.visit import UNPROCESSABLE, Visit
@@ -33,7 +35,7 @@ FORM = "inbounds/_form.html"
 @get("/inbounds", include_in_schema=False)
 async def show_inbounds(visit: NamedDependency[Visit]) -> Response[bytes]:
     """All inbounds."""
-    rows = await inbound_rows(visit)
+    rows = await inbound_rows(visit, server_id=visit.shell.server_id)
     async with visit.context.database.read() as session:
         has_server = bool(await server_names(session))
     page = InboundsPageView(rows=rows, has_server=has_server)
@@ -43,9 +45,11 @@ async def show_inbounds(visit: NamedDependency[Visit]) -> Response[bytes]:
 @get("/inbounds/new", include_in_schema=False)
 async def show_new_form(visit: NamedDependency[Visit]) -> Response[bytes]:
     """The empty form, with good defaults filled in."""
+    authorize(visit.actor, "inbounds.write")
     servers, _ = await list_servers(visit.context, visit.actor)
     inbounds, _ = await list_inbounds(visit.context, visit.actor)
-    server = servers[0].server if servers else None
+    wanted = [view.server for view in servers if visit.shell.server_id in (None, view.server.id)]
+    server = wanted[0] if wanted else None
     server_id = server.id if server else 0
     taken = {view.row.port for view in inbounds if view.row.server_id == server_id}
     low_ports = server is not None and (server.slug != LOCAL or os.geteuid() == 0)
@@ -56,6 +60,7 @@ async def show_new_form(visit: NamedDependency[Visit]) -> Response[bytes]:
 @post("/inbounds/new", include_in_schema=False)
 async def take_new_form(visit: NamedDependency[Visit]) -> Response[Any]:
     """Adds the inbound."""
+    authorize(visit.actor, "inbounds.write")
     fields = await read_fields(visit.request)
     try:
         view, _ = await create_inbound(visit.context, visit.actor, forms.new_inbound(fields))
@@ -67,6 +72,7 @@ async def take_new_form(visit: NamedDependency[Visit]) -> Response[Any]:
 @get("/inbounds/{inbound_id:int}/edit", include_in_schema=False)
 async def show_form(visit: NamedDependency[Visit], inbound_id: FromPath[int]) -> Response[bytes]:
     """The form of one inbound."""
+    authorize(visit.actor, "inbounds.write")
     view = await get_inbound(visit.context, visit.actor, inbound_id)
     row = view.row
     values = forms.stored_values(
@@ -78,6 +84,7 @@ async def show_form(visit: NamedDependency[Visit], inbound_id: FromPath[int]) ->
 @post("/inbounds/{inbound_id:int}/edit", include_in_schema=False)
 async def take_form(visit: NamedDependency[Visit], inbound_id: FromPath[int]) -> Response[Any]:
     """Saves what the form says."""
+    authorize(visit.actor, "inbounds.write")
     fields = await read_fields(visit.request)
     before = await get_inbound(visit.context, visit.actor, inbound_id)
     try:
@@ -104,6 +111,7 @@ async def disable(visit: NamedDependency[Visit], inbound_id: FromPath[int]) -> R
 @get("/inbounds/{inbound_id:int}/delete", include_in_schema=False)
 async def show_delete(visit: NamedDependency[Visit], inbound_id: FromPath[int]) -> Response[bytes]:
     """Asks before deleting."""
+    authorize(visit.actor, "inbounds.write")
     view = await get_inbound(visit.context, visit.actor, inbound_id)
     deletion = InboundDeleteView(row=row_view(view, {}, {}))
     return visit.dialog("inbounds/_delete.html", "Delete inbound", deletion=deletion)
@@ -116,9 +124,9 @@ async def take_delete(visit: NamedDependency[Visit], inbound_id: FromPath[int]) 
     return visit.done("/inbounds", "Inbound deleted", CHANGED)
 
 
-async def inbound_rows(visit: Visit) -> tuple[InboundRowView, ...]:
-    """The lines of the list."""
-    views, _ = await list_inbounds(visit.context, visit.actor)
+async def inbound_rows(visit: Visit, *, server_id: int | None = None) -> tuple[InboundRowView, ...]:
+    """The lines of the list, of one server alone when it is given."""
+    views, _ = await list_inbounds(visit.context, visit.actor, server_id=server_id)
     servers, _ = await list_servers(visit.context, visit.actor)
     by_id = {server.server.id: server for server in servers}
     async with visit.context.database.read() as session:
@@ -127,7 +135,10 @@ async def inbound_rows(visit: Visit) -> tuple[InboundRowView, ...]:
 
 
 async def _again(visit: Visit, inbound_id: int | None, fields: Fields, refusal: Refusal) -> Response[bytes]:
-    form = refused(fields.values(), refusal, names=forms.FIELD_NAMES)
+    values = fields.values()
+    if inbound_id is not None and isinstance(refusal, EditedMeanwhile) and forms.is_json_untouched(fields):
+        values |= forms.json_values((await get_inbound(visit.context, visit.actor, inbound_id)).body)
+    form = refused_later(values, refusal, names=forms.FIELD_NAMES)
     return await _dialog(visit, inbound_id, form, status=UNPROCESSABLE)
 
 

@@ -33,6 +33,8 @@ class JoinIn(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     replaces: bool = False
     """The machine takes the place of the server's present one."""
+    public_address: str = ""
+    """The new machine's, where it replaces another; empty: what pointed at the old one follows by itself."""
     anywhere: bool = False
     """Make the line even if it only works on this machine."""
 
@@ -80,7 +82,7 @@ class JoiningApi(Controller):
         """Valid once, for 15 minutes."""
         made = await service.make_join_line(
             context, actor, server_id, panel_url=public_base(request, context), replaces=data.replaces,
-            anywhere=data.anywhere,
+            public_address=data.public_address, anywhere=data.anywhere,
         )  # fmt: skip
         return JoinOut(
             line=made.line,

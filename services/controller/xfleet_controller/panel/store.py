@@ -12,11 +12,6 @@ from xfleet_controller.servers.models import Server
 from xfleet_controller.sql import batches
 
 
-async def count_servers(session: AsyncSession) -> int:
-    """How many servers there are."""
-    return await session.scalar(select(func.count()).select_from(Server)) or 0
-
-
 async def count_clients(session: AsyncSession) -> int:
     """How many clients there are."""
     return await session.scalar(select(func.count()).select_from(Client)) or 0

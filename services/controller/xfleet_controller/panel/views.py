@@ -2,6 +2,9 @@
 
 import msgspec
 
+from xfleet_controller.auth.rights import grants
+
+ALL_SERVERS = "all"
 MAX_PAGE = 1_000_000
 """Pages beyond it are asked for by nobody but a machine."""
 
@@ -16,13 +19,35 @@ class ShellView(msgspec.Struct, frozen=True, kw_only=True):
     """True when the installation has one server: selectors and server columns are left out."""
     version: str
     running_tasks: int = 0
+    servers: "tuple[OptionView, ...]" = ()
+    """All servers, for the selector; empty where there is nothing to select."""
+    server_id: int | None = None
+    """The server pages are narrowed to; None: all."""
+    scope_path: str = ""
+    """Where the selector leads: this page; empty where a page is not about servers."""
     language: str = "en"
     direction: str = "ltr"
+    allowed: frozenset[str] = frozenset({"*"})
+    """Actions of the role."""
+
+    def may(self, action: str) -> bool:
+        """Whether to offer what needs this action."""
+        return grants(self.allowed, action)
 
     @property
     def initials(self) -> str:
         """Two letters for the avatar."""
         return self.username[:2].upper()
+
+    @property
+    def server(self) -> str:
+        """The value of `?server=` that keeps the choice; empty with one server."""
+        return "" if self.single_server else str(self.server_id or ALL_SERVERS)
+
+    @property
+    def server_name(self) -> str:
+        """The server pages are narrowed to; empty for all."""
+        return next((each.label for each in self.servers if each.value == str(self.server_id)), "")
 
 
 class OptionView(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,3 +23,23 @@ def is_address(text: str) -> bool:
             return False
         return True
     return _NAME.fullmatch(text) is not None
+
+
+def is_private(host: str) -> bool:
+    """Whether a host is this machine or a private network's."""
+    if host == "localhost":
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return address.is_private or address.is_loopback or address.is_link_local
+
+
+def is_ip(text: str) -> bool:
+    """Whether this is an IP address rather than a name."""
+    try:
+        ip_address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True

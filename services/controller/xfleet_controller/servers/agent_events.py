@@ -13,6 +13,7 @@ from xfleet_contracts.streams import AGENT_EVENTS, AGENT_EVENTS_CONSUMER
 from xfleet_controller.context import Context
 from xfleet_controller.outbox import note_event
 from xfleet_controller.servers import store
+from xfleet_controller.servers.fields import MAINTENANCE
 from xfleet_runtime.backoff import Backoff
 from xfleet_runtime.broker import BrokerLink, BrokerOutage
 from xfleet_runtime.log import get_logger
@@ -32,6 +33,10 @@ ERRORS = {
     "counter_went_backwards": "A traffic counter of Xray went backwards.",
 }
 """Events that are shown as the server's last error, in a sentence."""
+
+DRIFT = "drift_patched"
+HELD = frozenset({"xray_crashed", "apply_reverted", "spool_unwritable", "disk_low", "disk_ok", DRIFT})
+"""Events that are not passed on about a server in maintenance: whoever works on it causes them."""
 
 
 class AgentEvents:
@@ -81,7 +86,10 @@ class AgentEvents:
             server = await store.find_by_slug(session, sid)
             if server is None:
                 return
-            note_event(session, event.type, now, server=sid, details=event.details | {"agent_event_id": event.id})
+            if event.type == DRIFT:
+                server.drift_at = now
+            if server.mode != MAINTENANCE or event.type not in HELD:
+                note_event(session, event.type, now, server=sid, details=event.details | {"agent_event_id": event.id})
             if event.type in ERRORS:
                 await store.note_error(session, server.id, ERRORS[event.type], now)
         self._context.presence.touch(sid)

@@ -133,9 +133,12 @@ def server_entities(server: Server) -> dict[Name, bytes]:
 async def compile_entities(
     session: AsyncSession, vault: Vault, servers: Sequence[Server], scope: Scope
 ) -> dict[int, dict[Name, bytes]]:
-    """The entities in scope as they should be, by server id, then by kind and id; few queries for many servers."""
+    """The entities in scope as they should be, by server id, then by kind and id; few queries for many servers.
+
+    A server that is disabled or on its way out carries no inbound and no client.
+    """
     entities = {server.id: server_entities(server) if scope.whole else {} for server in servers}
-    for ids in batches(sorted(entities)):
+    for ids in batches(sorted(server.id for server in servers if server.enabled and server.retiring_at is None)):
         if scope.whole or scope.inbounds:
             inbounds = select(Inbound).where(Inbound.server_id.in_(ids), Inbound.enabled.is_(True))
             if not scope.whole:

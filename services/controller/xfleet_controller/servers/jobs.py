@@ -5,9 +5,13 @@ from typing import Any
 
 from xfleet_controller.context import Context
 from xfleet_controller.outbox import note_event
-from xfleet_controller.servers import difference, service, store
+from xfleet_controller.servers import difference, removal, service, store
 from xfleet_controller.servers.addresses import is_address
+from xfleet_controller.servers.beats import kept_beat
+from xfleet_controller.servers.fields import MAINTENANCE
 from xfleet_controller.servers.presence import OFFLINE, ONLINE, PENDING, Seen
+from xfleet_controller.servers.replacing import WAITING, follow, read_replaced
+from xfleet_controller.servers.store import Known
 from xfleet_controller.sql import batches
 from xfleet_controller.texts import cleaned
 from xfleet_runtime.log import get_logger
@@ -16,6 +20,8 @@ _log = get_logger(__name__)
 FLUSH_S = 3.0
 MAX_REVISION = 2**63 - 1
 MAX_ADDRESS = 64
+MAX_MOMENT_MS = 253_402_300_000_000
+"""The last second of the year 9999."""
 TOLD = {ONLINE: "server_online", OFFLINE: "server_offline"}
 """Events of the transitions that are told."""
 
@@ -23,12 +29,7 @@ TOLD = {ONLINE: "server_online", OFFLINE: "server_offline"}
 async def flush_presence(context: Context) -> None:
     """Writes what beats told since the last time, and every change of status with its event."""
     known = await service.refresh_known(context)
-    unsaved = {known[sid][0]: seen for sid, seen in context.presence.take_unsaved().items() if sid in known}
-    moved = [
-        (sid, server_id, stored, status)
-        for sid, (server_id, stored) in known.items()
-        if (status := context.presence.status(sid, stored)) != stored
-    ]
+    unsaved = {known[sid].id: seen for sid, seen in context.presence.take_unsaved().items() if sid in known}
     if unsaved:
         async with context.database.write() as session:
             for part in batches(sorted(unsaved)):
@@ -36,13 +37,34 @@ async def flush_presence(context: Context) -> None:
                     session, [_server_values(server_id, unsaved[server_id]) for server_id in part]
                 )
                 await store.update_points(session, [_point_values(server_id, unsaved[server_id]) for server_id in part])
-    for sid, server_id, stored, status in moved:
-        async with context.database.write() as session:
-            if await store.move_status(session, server_id, status) and status in TOLD:
-                details = {"first": True} if stored == PENDING else {}
-                note_event(session, TOLD[status], context.clock.now(), server=sid, details=details)
-        _log.info("server status changed", sid=sid, before=stored, after=status)
-        context.presence.touch(sid)
+    for sid, each in known.items():
+        status = context.presence.status(sid, each.status)
+        if status != each.status:
+            await _move(context, sid, each, status)
+        if each.replaced is not None and each.id in unsaved:
+            await _follow(context, sid, each, unsaved[each.id])
+    await removal.finish_retired(context, known)
+
+
+async def _move(context: Context, sid: str, known: Known, status: str) -> None:
+    """Writes a change of status; it is told, but not about servers in maintenance or on their way out."""
+    is_told = status in TOLD and known.mode != MAINTENANCE and known.retiring_at is None
+    async with context.database.write() as session:
+        if await store.move_status(session, known.id, status) and is_told:
+            details = {"first": True} if known.status == PENDING else {}
+            note_event(session, TOLD[status], context.clock.now(), server=sid, details=details)
+    _log.info("server status changed", sid=sid, before=known.status, after=status)
+    context.presence.touch(sid)
+
+
+async def _follow(context: Context, sid: str, known: Known, seen: Seen) -> None:
+    replaced = read_replaced(known.replaced)
+    if replaced is None or replaced.state != WAITING or seen.beat.instance == replaced.old_instance:
+        return
+    async with context.database.write() as session:
+        if await follow(session, known.id, seen.beat, context.clock.now()):
+            _log.info("another machine took a server's place", sid=sid)
+    context.presence.touch(sid)
 
 
 async def forget_the_old(context: Context) -> None:
@@ -66,7 +88,15 @@ def _server_values(server_id: int, seen: Seen) -> dict[str, Any]:
         "xray_version": cleaned(beat.xray.version, 50),
         "os_info": {name: cleaned(getattr(host, name), 200) for name in ("os", "kernel", "arch", "hostname")},
         "reported_address": host.default_address if _is_short_address(host.default_address) else "",
+        "clock_offset_ms": beat.clock_offset_ms,
+        "credentials_expire_at": _moment(beat.credentials_expire_at_ms),
+        "last_beat": kept_beat(beat),
     }
+
+
+def _moment(at_ms: int) -> datetime | None:
+    """The moment, where it is one that every database holds; None for nothing told."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC) if 0 < at_ms < MAX_MOMENT_MS else None
 
 
 def _is_short_address(text: str) -> bool:

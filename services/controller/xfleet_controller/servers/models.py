@@ -44,6 +44,10 @@ class Server(Base):
     """When the agent's certificate or JWT expires, whichever comes first, as it last told."""
     last_beat: Mapped[Any | None] = mapped_column(Json)
     """Host figures and uptimes of the last heartbeat that was written down, for when nobody is heard."""
+    drift_at: Mapped[datetime | None]
+    """When its agent last found that Xray ran something else than it should, and mended it."""
+    replaced: Mapped[Any | None] = mapped_column(Json)
+    """What became of the last replacement of its machine, in the form of `servers.replacing.Replaced`."""
     allow_private_destinations: Mapped[bool] = mapped_column(default=False)
     traffic_factor: Mapped[Decimal] = mapped_column(Numeric(8, 4), default=Decimal(1))
     version: Mapped[int] = mapped_column(default=1)

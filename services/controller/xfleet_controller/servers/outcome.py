@@ -12,7 +12,8 @@ from xfleet_contracts.desired_state import StatePoint
 from xfleet_contracts.errors import RemoteRefusal
 from xfleet_controller.context import Context
 from xfleet_controller.outbox import note_event
-from xfleet_controller.servers.models import ServerRevision
+from xfleet_controller.servers.fields import MAINTENANCE
+from xfleet_controller.servers.models import Server, ServerRevision
 from xfleet_controller.servers.retiring import settle_retired
 from xfleet_controller.tasks import store as tasks
 from xfleet_controller.tasks.models import ServerTask
@@ -50,7 +51,8 @@ async def note_report(
         row.lease_owner, row.lease_until_at = "", None
     for task in await tasks.list_open_until(session, server_id, report.point.revision):
         _finish(task, report.degraded, now, report)
-    if fresh:
+    server = await session.get(Server, server_id) if fresh else None
+    if server is not None and server.mode != MAINTENANCE:
         details = _error_of(fresh[0])
         note_event(session, "apply_degraded", now, server=sid, subject=fresh[0].key.id, details=details)
     await settle_retired(session)

@@ -105,6 +105,11 @@ class Presence:
         self._gone.add(sid)
         self.touch(sid)
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether our subscription stands: otherwise silence says nothing."""
+        return self._listening_since_s is not None
+
     def set_known(self, sids: set[str]) -> None:
         """The servers there are; beats of others are refused, and forgotten when deleted."""
         self._known = sids

@@ -1,29 +1,33 @@
-"""Servers: what is managed, under which name and address."""
+"""Servers: what is managed, under which name and address, and in which mode."""
 
-import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from xfleet_contracts.subjects import SLUG
+from xfleet_contracts.errors import Refusal
 from xfleet_controller.audit.store import note
 from xfleet_controller.auth.rights import Actor, authorize
-from xfleet_controller.clients.models import Tombstone
 from xfleet_controller.context import Context
-from xfleet_controller.errors import BusUnavailable, Conflict, FieldError, Invalid, NotFound, invalid
+from xfleet_controller.errors import BusUnavailable, Conflict, FieldError, Invalid, NotFound, both, check_version
 from xfleet_controller.fleet import service as fleet_service
+from xfleet_controller.fleet import store as fleet_store
 from xfleet_controller.outbox import note_event
 from xfleet_controller.servers import state, store
-from xfleet_controller.servers.addresses import is_address
+from xfleet_controller.servers.addresses import is_private
 from xfleet_controller.servers.compile import Scope
+from xfleet_controller.servers.condition import Identities, reason_of, standing_of
+from xfleet_controller.servers.fields import ServerEdit, ServerNew, cleaned_fields, errors_of, slug_from, slug_problem
 from xfleet_controller.servers.models import Server, ServerRevision
-from xfleet_controller.texts import NEWLINES, has_controls
+from xfleet_controller.servers.presence import ONLINE
+from xfleet_controller.servers.store import Known
 
-MAX_NAME, MAX_REGION, MAX_TAGS, MAX_TAG, MAX_NOTES = 100, 100, 50, 50, 20_000
 LOCAL = "local"
+WHOLE_FIELDS = frozenset({"enabled", "allow_private_destinations"})
+"""Fields that change everything a server should run."""
+EVENTS: Mapping[tuple[str, Any], str] = {("enabled", True): "server_enabled", ("enabled", False): "server_disabled"}
 
 
 class ServerView(NamedTuple):
@@ -32,29 +36,9 @@ class ServerView(NamedTuple):
     server: Server
     revision: ServerRevision
     status: str
-
-
-class ServerEdit(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What may be changed; what is left out stays."""
-
-    name: str | UnsetType = UNSET
-    public_address: str | UnsetType = UNSET
-    region: str | UnsetType = UNSET
-    notes: str | UnsetType = UNSET
-    tags: list[str] | UnsetType = UNSET
-    allow_private_destinations: bool | UnsetType = UNSET
-
-
-class ServerNew(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A server to be enrolled."""
-
-    name: str
-    slug: str = ""
-    """Empty: made from the name."""
-    public_address: str = ""
-    region: str = ""
-    notes: str = ""
-    tags: list[str] = []
+    """pending, online, stale or offline."""
+    reason: str = ""
+    """Why it is not online, as a word of `condition.REASONS`."""
 
 
 class Enrolling(NamedTuple):
@@ -70,89 +54,116 @@ class NameTaken(Conflict):
     code = "server_name_taken"
 
 
-class ServerInUse(Conflict):
-    """The server still has inbounds."""
+class AddressTaken(Conflict):
+    """Another server has this public address."""
 
-    code = "server_in_use"
-    message = "Delete the inbounds of this server first."
+    code = "server_address_taken"
+    message = "Another server has this public address."
+
+
+class ServerRetiring(Refusal):
+    """The server is on its way out."""
+
+    code = "server_retiring"
+    status = 409
+    message = "This server is being deleted; nothing about it can be changed any more."
 
 
 async def list_servers(
-    context: Context, actor: Actor, *, search: str = "", page: int = 1, page_size: int = 1000
+    context: Context,
+    actor: Actor,
+    *,
+    search: str = "",
+    tag: str = "",
+    region: str = "",
+    status: str = "",
+    page: int = 1,
+    page_size: int = 1000,
 ) -> tuple[Sequence[ServerView], int]:
-    """Servers by id, with how many there are."""
+    """Servers by id, with how many match; `status` also takes what people decided: drain, disabled, retiring …"""
     authorize(actor, "servers.read")
     async with context.database.read() as session:
-        rows, total = await store.list_servers(session, search=search, offset=(page - 1) * page_size, limit=page_size)
-    return [_view(context, server, revision) for server, revision in rows], total
+        rows = await store.list_servers(session, search=search.strip(), region=region)
+        rows = [row for row in rows if not tag or tag in row[0].tags]
+        views = await views_of(session, context, rows)
+    if status:
+        views = [view for view in views if status in (view.status, standing_of(view.server))]
+    return views[(page - 1) * page_size : page * page_size], len(views)
+
+
+async def list_choices(context: Context, actor: Actor) -> tuple[list[str], list[str]]:
+    """Every region and every tag in use."""
+    authorize(actor, "servers.read")
+    async with context.database.read() as session:
+        return await store.list_regions_and_tags(session)
 
 
 async def get_server(context: Context, actor: Actor, server_id: int) -> ServerView:
     """One server. Raises `NotFound`."""
     authorize(actor, "servers.read")
     async with context.database.read() as session:
-        found = await store.find_server(session, server_id)
-    if found is None:
-        raise NotFound("There is no such server.")
-    return _view(context, *found)
+        return (await views_of(session, context, [await _row_of(session, server_id)]))[0]
 
 
 async def edit_server(context: Context, actor: Actor, server_id: int, edit: ServerEdit) -> tuple[ServerView, list[int]]:
-    """Changes a server; the ids of the tasks this caused."""
+    """Changes a server; the ids of the tasks this caused.
+
+    Raises `Invalid`, `NameTaken`, `AddressTaken`, `EditedMeanwhile`, `ServerRetiring` or `NotFound`.
+    """
     authorize(actor, "servers.write")
-    fields = {name: value for name, value in msgspec.structs.asdict(edit).items() if value is not UNSET}
-    if errors := _errors_of(fields):
+    fields = cleaned_fields({name: value for name, value in msgspec.structs.asdict(edit).items() if value is not UNSET})
+    version = fields.pop("version", None)
+    if errors := errors_of(fields):
         raise Invalid(errors)
-    async with (
-        context.database.write() as session,
-        state.changing(session, context, [server_id], operation="edit_server", actor=actor, scope=Scope()) as change,
-    ):
-        found = await store.find_server(session, server_id)
-        if found is None:
-            raise NotFound("There is no such server.")
-        server, revision = found
-        if "name" in fields and await store.is_name_taken(session, fields["name"], but=server_id):
-            raise NameTaken("Another server has this name.", field="name")
-        before = {name: getattr(server, name) for name in fields}
-        if fields.get("allow_private_destinations", server.allow_private_destinations) != (
-            server.allow_private_destinations
-        ):
-            change.scope = Scope(whole=True)
-        for name, value in fields.items():
-            setattr(server, name, value.strip() if isinstance(value, str) else value)
-        server.updated_at = change.now
-        note(
-            session, actor, "edit_server", "server", str(server_id), change.now, name=server.name,
-            before=before, after=fields,
-        )  # fmt: skip
-    return _view(context, server, revision), change.task_ids
+    async with context.database.write() as session:
+        async with state.changing(session, context, [server_id], operation="edit_server", actor=actor) as change:
+            server, revision = await _row_of(session, server_id, locked=True)
+            if server.retiring_at is not None:
+                raise ServerRetiring
+            before = {name: getattr(server, name) for name in fields}
+            check_version(version, server.version, both(before, fields))
+            after = {name: value for name, value in fields.items() if value != before[name]}
+            await _check_unique(session, after, but=server_id)
+            if after.keys() & WHOLE_FIELDS:
+                change.scope = Scope(whole=True)
+            if after:
+                for name, value in after.items():
+                    setattr(server, name, value)
+                server.version += 1
+                server.updated_at = change.now
+                _note_edit(session, actor, server, before, after)
+        view = (await views_of(session, context, [(server, revision)]))[0]
+    return view, change.task_ids
+
+
+def _note_edit(
+    session: AsyncSession, actor: Actor, server: Server, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> None:
+    now = server.updated_at
+    told = {name: before[name] for name in after}
+    note(session, actor, "edit_server", "server", str(server.id), now, name=server.name, before=told, after=dict(after))
+    for change in after.items():
+        kind = "server_mode_changed" if change[0] == "mode" else EVENTS.get(change) if change[0] == "enabled" else None
+        if kind:
+            details = {"mode": server.mode, "enabled": server.enabled, "by": actor.label}
+            note_event(session, kind, now, server=server.slug, subject=server.name, details=details)
 
 
 async def add_server(session: AsyncSession, context: Context, actor: Actor, new: ServerNew) -> Server:
-    """A server that waits for its agent, with its first desired state. Raises `Invalid` or `NameTaken`."""
+    """A server that waits for its agent, with its first desired state.
+
+    Raises `Invalid`, `NameTaken` or `AddressTaken`.
+    """
     authorize(actor, "servers.write")
-    fields = msgspec.structs.asdict(new)
-    if errors := _errors_of(fields):
+    fields = cleaned_fields(msgspec.structs.asdict(new))
+    fields["slug"] = fields["slug"] or slug_from(fields["name"])
+    if errors := [*errors_of(fields), *_slug_errors(fields)]:
         raise Invalid(errors)
-    slug = new.slug or _slug_from(new.name)
-    if not SLUG.fullmatch(slug):
-        raise invalid("slug", "Use lower-case letters, digits, - and _, beginning with a letter or digit; at most 63.")
-    if await store.is_name_taken(session, new.name.strip()):
-        raise NameTaken("Another server has this name.", field="name")
-    if not await store.is_slug_free(session, slug):
-        raise invalid("slug", "Another server has or had this slug.", "slug_taken")
+    await _check_unique(session, fields)
+    if not await store.is_slug_free(session, fields["slug"]):
+        raise Invalid([FieldError("slug", "Another server has or had this slug.", "slug_taken")])
     now = context.clock.now()
-    server = Server(
-        slug=slug,
-        name=new.name.strip(),
-        public_address=new.public_address.strip(),
-        region=new.region,
-        tags=new.tags,
-        notes=new.notes,
-        os_info={},
-        created_at=now,
-        updated_at=now,
-    )
+    server = Server(**fields, os_info={}, created_at=now, updated_at=now)
     session.add(server)
     await session.flush()
     await state.add_revision_row(session, server.id, now)
@@ -164,15 +175,15 @@ async def add_server(session: AsyncSession, context: Context, actor: Actor, new:
 
 
 async def make_enrollment(context: Context, actor: Actor, server_id: int) -> str:
-    """A new enrollment token's line for a server. Raises `NotFound`."""
+    """A new enrollment token's line for a server. Raises `NotFound` or `ServerRetiring`."""
     authorize(actor, "servers.write")
     if context.fleet is None:
         raise BusUnavailable
     async with context.database.write() as session:
-        found = await store.find_server(session, server_id)
-        if found is None:
-            raise NotFound("There is no such server.")
-        return await fleet_service.make_token(session, context.fleet, actor, found[0])
+        server, _ = await _row_of(session, server_id)
+        if server.retiring_at is not None:
+            raise ServerRetiring
+        return await fleet_service.make_token(session, context.fleet, actor, server)
 
 
 async def create_server(context: Context, actor: Actor, new: ServerNew) -> Enrolling:
@@ -183,75 +194,86 @@ async def create_server(context: Context, actor: Actor, new: ServerNew) -> Enrol
     async with context.database.write() as session:
         server = await add_server(session, context, actor, new)
         token = await fleet_service.make_token(session, context.fleet, actor, server)
-        found = await store.find_server(session, server.id)
+        view = (await views_of(session, context, [await _row_of(session, server.id)]))[0]
     await refresh_known(context)
-    if found is None:
-        raise NotFound
-    return Enrolling(_view(context, *found), token)
+    return Enrolling(view, token)
 
 
-async def delete_server(context: Context, actor: Actor, server_id: int) -> None:
-    """Revokes all its keys and removes it; its slug never comes back. Raises `NotFound` or `ServerInUse`."""
+async def register_server(context: Context, actor: Actor, new: ServerNew) -> ServerView:
+    """A new server, for which a join line is made later."""
     authorize(actor, "servers.write")
     async with context.database.write() as session:
-        found = await store.find_server(session, server_id)
-        if found is None:
-            raise NotFound("There is no such server.")
-        server, _ = found
-        if await store.has_inbounds(session, server_id):
-            raise ServerInUse
-        now = context.clock.now()
-        await fleet_service.revoke_identities(session, server, "server deleted", now)
-        session.add(Tombstone(kind="server", key=server.slug, name=server.name, server_id=server.id, deleted_at=now))
-        note(session, actor, "delete_server", "server", str(server_id), now, name=server.name)
-        note_event(session, "server_deleted", now, server=server.slug, subject=server.name)
-        await session.delete(server)
+        server = await add_server(session, context, actor, new)
+        view = (await views_of(session, context, [await _row_of(session, server.id)]))[0]
     await refresh_known(context)
-    await fleet_service.push_revocations(context)
+    return view
 
 
-async def refresh_known(context: Context) -> dict[str, tuple[int, str]]:
-    """Tells presence which servers there are; id and stored status by slug."""
+async def check_joinable(session: AsyncSession, server: Server, public_address: str) -> None:
+    """Returns when a machine may join as this server, under this address.
+
+    Raises `ServerRetiring`, `Invalid` or `AddressTaken`.
+    """
+    if server.retiring_at is not None:
+        raise ServerRetiring
+    fields = {"public_address": public_address} if public_address else {}
+    if errors := errors_of(fields):
+        raise Invalid(errors)
+    await _check_unique(session, fields, but=server.id)
+
+
+async def refresh_known(context: Context) -> dict[str, Known]:
+    """Tells presence which servers there are; what the loops need to know of them, by slug."""
     async with context.database.read() as session:
         known = await store.list_slugs(session)
     context.presence.set_known(set(known))
     return known
 
 
-def _view(context: Context, server: Server, revision: ServerRevision) -> ServerView:
-    return ServerView(server, revision, context.presence.status(server.slug, server.status))
-
-
-def _slug_from(name: str) -> str:
-    return re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:63]
-
-
-def _errors_of(fields: dict[str, object]) -> list[FieldError]:
-    errors: list[FieldError] = []
-    name = fields.get("name")
-    if isinstance(name, str) and not 0 < len(name.strip()) <= MAX_NAME:
-        errors.append(FieldError("name", f"The name needs 1 to {MAX_NAME} characters."))
-    region = fields.get("region")
-    if isinstance(region, str) and len(region) > MAX_REGION:
-        errors.append(FieldError("region", f"The region may have at most {MAX_REGION} characters.", "too_long"))
-    address = fields.get("public_address")
-    if isinstance(address, str) and address.strip() and not is_address(address.strip()):
-        errors.append(FieldError("public_address", "Give a host name or an IP address, without port or path."))
-    notes = fields.get("notes")
-    if isinstance(notes, str) and len(notes) > MAX_NOTES:
-        errors.append(FieldError("notes", f"The notes may have at most {MAX_NOTES} characters."))
-    tags = fields.get("tags")
-    if isinstance(tags, list) and (len(tags) > MAX_TAGS or any(not 0 < len(str(tag)) <= MAX_TAG for tag in tags)):
-        errors.append(FieldError("tags", f"At most {MAX_TAGS} tags of 1 to {MAX_TAG} characters."))
-    return [*errors, *_control_errors(fields)]
-
-
-def _control_errors(fields: dict[str, object]) -> list[FieldError]:
-    texts = {field: str(fields.get(field, "")) for field in ("name", "region", "notes")}
-    tags = fields.get("tags")
-    texts["tags"] = "".join(map(str, tags)) if isinstance(tags, list) else ""
+async def views_of(
+    session: AsyncSession, context: Context, rows: Collection[tuple[Server, ServerRevision]]
+) -> list[ServerView]:
+    """The servers with their status of this moment and, where one is not online, the reason."""
+    presence, now = context.presence, context.clock.now()
+    statuses = {server.id: presence.status(server.slug, server.status) for server, _ in rows}
+    away = [server_id for server_id, status in statuses.items() if status != ONLINE]
+    counts = await fleet_store.count_identities(session, away, now) if away else {}
     return [
-        FieldError(field, "Control characters are not allowed here.", "control_characters")
-        for field, text in texts.items()
-        if has_controls(text, allowed=NEWLINES if field == "notes" else "")
+        ServerView(
+            server,
+            revision,
+            statuses[server.id],
+            reason_of(statuses[server.id], Identities(*counts.get(server.id, ())), listening=presence.is_listening),
+        )
+        for server, revision in rows
     ]
+
+
+async def _row_of(session: AsyncSession, server_id: int, *, locked: bool = False) -> tuple[Server, ServerRevision]:
+    if locked:
+        await session.get(Server, server_id, with_for_update=True, populate_existing=True)
+    found = await store.find_server(session, server_id)
+    if found is None:
+        raise NotFound("There is no such server.")
+    return found
+
+
+async def _check_unique(session: AsyncSession, fields: Mapping[str, Any], *, but: int | None = None) -> None:
+    if "name" in fields and await store.is_name_taken(session, fields["name"], but=but):
+        raise NameTaken("Another server has this name.", field="name")
+    address = fields.get("public_address", "")
+    if address and not is_private(address) and await store.is_address_taken(session, address, but=but):
+        raise AddressTaken(field="public_address")
+
+
+def _slug_errors(fields: Mapping[str, Any]) -> list[FieldError]:
+    problem = slug_problem(fields["slug"])
+    if problem is None:
+        return []
+    if not slug_from(fields["name"]):
+        reason = "Nothing of the name can stand in a slug: give one of lower-case letters and digits."
+        return [FieldError("slug", reason, problem.code)]
+    return [problem]
+
+
+__all__ = ["LOCAL", "ServerEdit", "ServerNew", "ServerView"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,17 +12,38 @@ from xfleet_controller.inbounds.models import Inbound
 from xfleet_controller.servers.models import Server, ServerRevision
 
 
+class Known(NamedTuple):
+    """What the loops need to know of every server."""
+
+    id: int
+    status: str
+    """As it is stored."""
+    mode: str = "active"
+    retiring_at: datetime | None = None
+    replaced: Any = None
+
+
 async def list_servers(
-    session: AsyncSession, *, search: str = "", offset: int = 0, limit: int = 1000
-) -> tuple[Sequence[tuple[Server, ServerRevision]], int]:
-    """A page of servers by id, and how many there are."""
+    session: AsyncSession, *, search: str = "", region: str = ""
+) -> Sequence[tuple[Server, ServerRevision]]:
+    """All servers that match, by id."""
     query = select(Server, ServerRevision).join(ServerRevision, ServerRevision.server_id == Server.id)
     if search:
-        like = f"%{search.lower()}%"
-        query = query.where(or_(func.lower(Server.name).like(like), Server.slug.like(like)))
-    total = await session.scalar(select(func.count()).select_from(query.subquery())) or 0
-    rows = await session.execute(query.order_by(Server.id).offset(offset).limit(limit))
-    return [(row[0], row[1]) for row in rows], total
+        columns = (Server.name, Server.slug, Server.public_address, Server.reported_address, Server.region)
+        lowered = search.lower()
+        query = query.where(or_(*(func.lower(column).contains(lowered, autoescape=True) for column in columns)))
+    if region:
+        query = query.where(Server.region == region)
+    rows = await session.execute(query.order_by(Server.id))
+    return [(row[0], row[1]) for row in rows]
+
+
+async def list_regions_and_tags(session: AsyncSession) -> tuple[list[str], list[str]]:
+    """Every region and every tag in use, sorted."""
+    rows = (await session.execute(select(Server.region, Server.tags))).all()
+    regions = {region for region, _ in rows if region}
+    tags = {tag for _, listed in rows for tag in listed}
+    return sorted(regions, key=str.casefold), sorted(tags, key=str.casefold)
 
 
 async def find_server(session: AsyncSession, server_id: int) -> tuple[Server, ServerRevision] | None:
@@ -57,10 +78,18 @@ async def is_name_taken(session: AsyncSession, name: str, *, but: int | None = N
     return await session.scalar(query) is not None
 
 
-async def list_slugs(session: AsyncSession) -> dict[str, tuple[int, str]]:
-    """Id and stored status by slug."""
-    rows = await session.execute(select(Server.slug, Server.id, Server.status))
-    return {slug: (server_id, status) for slug, server_id, status in rows}
+async def is_address_taken(session: AsyncSession, address: str, *, but: int | None = None) -> bool:
+    """Whether another server has this public address, in any case."""
+    query = select(Server.id).where(func.lower(Server.public_address) == address.lower())
+    if but is not None:
+        query = query.where(Server.id != but)
+    return await session.scalar(query.limit(1)) is not None
+
+
+async def list_slugs(session: AsyncSession) -> dict[str, Known]:
+    """What the loops need to know, by slug."""
+    columns = (Server.slug, Server.id, Server.status, Server.mode, Server.retiring_at, Server.replaced)
+    return {row[0]: Known(*row[1:]) for row in await session.execute(select(*columns))}
 
 
 async def update_presence(session: AsyncSession, values: list[dict[str, Any]]) -> None:
@@ -99,6 +128,13 @@ async def note_error(session: AsyncSession, server_id: int, text: str, now: date
     await session.execute(update(Server).where(Server.id == server_id).values(last_error=text[:1000], updated_at=now))
 
 
-async def has_inbounds(session: AsyncSession, server_id: int) -> bool:
-    """Whether the server has an inbound."""
-    return await session.scalar(select(Inbound.id).where(Inbound.server_id == server_id).limit(1)) is not None
+async def list_inbounds(session: AsyncSession, server_id: int) -> Sequence[tuple[Inbound, int]]:
+    """The inbounds of a server, each with how many clients it has."""
+    rows = await session.execute(
+        select(Inbound, func.count(ClientInbound.client_id))
+        .outerjoin(ClientInbound, ClientInbound.inbound_id == Inbound.id)
+        .where(Inbound.server_id == server_id)
+        .group_by(Inbound.id)
+        .order_by(Inbound.sort_order, Inbound.id)
+    )
+    return [(row[0], row[1]) for row in rows]

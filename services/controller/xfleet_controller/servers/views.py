@@ -4,7 +4,7 @@ from datetime import datetime
 
 import msgspec
 
-from xfleet_controller.panel.views import FormView
+from xfleet_controller.panel.views import FormView, OptionView, PagingView
 
 
 class UsageView(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +19,16 @@ class UsageView(msgspec.Struct, frozen=True, kw_only=True):
         return 100 * self.used_bytes / self.total_bytes if self.total_bytes else 0.0
 
 
+class ProblemView(msgspec.Struct, frozen=True, kw_only=True):
+    """Something a person should look at."""
+
+    tone: str
+    """danger or warning"""
+    text: str
+    server_id: int = 0
+    server_name: str = ""
+
+
 class ServerCardView(msgspec.Struct, frozen=True, kw_only=True):
     """The live card of one server."""
 
@@ -27,7 +37,13 @@ class ServerCardView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     public_address: str
     status: str
-    """online, stale, offline, pending (never seen), retiring or disabled"""
+    """online, stale, offline or pending (never seen)"""
+    standing: str = "active"
+    """What people decided: active, drain, maintenance, disabled or retiring."""
+    region: str = ""
+    reason: str = ""
+    """Why it is not online, in a sentence."""
+    problems: tuple[ProblemView, ...] = ()
     last_seen_at: datetime | None = None
     last_error: str = ""
     tags: tuple[str, ...] = ()
@@ -66,16 +82,191 @@ class ServerCardView(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the server runs what is wanted."""
         return self.applied_revision == self.desired_revision
 
+    @property
+    def rank(self) -> int:
+        """Where it stands in a list that shows trouble first."""
+        tones = [problem.tone for problem in self.problems]
+        return 0 if "danger" in tones else 1 if tones else 2
+
+
+class DegradedEntityView(msgspec.Struct, frozen=True, kw_only=True):
+    """An entity the server could not apply."""
+
+    kind: str
+    name: str
+    path: str
+    code: str
+    reason: str
+    kept: bool
+    """Whether its last good version goes on running."""
+
+
+class ReplacedView(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the replacement of a machine."""
+
+    done: bool
+    at: datetime
+    old_address: str
+    new_address: str
+    """What links name now."""
+    moved: bool
+    hosts_count: int = 0
+    named: bool = False
+    """Whether links name a host name, which only its owner can lead to the new machine."""
+    hostname: str = ""
+
+
+class ServerDetailView(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is known about one server beside its card."""
+
+    id: int
+    figures_at: datetime | None = None
+    """When the figures were told; None when none ever were."""
+    figures_live: bool = False
+    known: ServerCardView | None = None
+    """The last known figures, while the server is away."""
+    public_address: str = ""
+    reported_address: str = ""
+    notes: str = ""
+    created_at: datetime | None = None
+    agent_started_at: datetime | None = None
+    link: str = ""
+    clock_offset_ms: int | None = None
+    credentials_expire_at: datetime | None = None
+    upgradable: bool = False
+    free_state_bytes: int | None = None
+    xray_source: str = ""
+    xray_started_at: datetime | None = None
+    xray_restarts_count: int | None = None
+    host_started_at: datetime | None = None
+    kernel: str = ""
+    hostname: str = ""
+    connections_count: int | None = None
+    spool_batches_count: int | None = None
+    desired_revision: int = 0
+    wanted_revision: int = 0
+    applied_revision: int = 0
+    changed_at: datetime | None = None
+    drift_at: datetime | None = None
+    degraded: tuple[DegradedEntityView, ...] = ()
+    replaced: ReplacedView | None = None
+    retiring_at: datetime | None = None
+    retiring_waits_for: str = ""
+
 
 class ServersPageView(msgspec.Struct, frozen=True, kw_only=True):
-    """The list of servers."""
+    """The list of servers with its filters."""
 
     servers: tuple[ServerCardView, ...]
+    as_table: bool = False
+    search: str = ""
+    tag: str = ""
+    region: str = ""
+    status: str = ""
+    tags: tuple[OptionView, ...] = ()
+    regions: tuple[OptionView, ...] = ()
+    statuses: tuple[OptionView, ...] = ()
+    view: str = ""
+    """cards or table when somebody chose; empty: by their number."""
+    paging: PagingView | None = None
+    total: int = 0
+    """How many there are without filters."""
+
+    @property
+    def filtered(self) -> bool:
+        """Whether the list shows less than everything on purpose."""
+        return bool(self.search or self.tag or self.region or self.status)
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The filters, for links."""
+        return {
+            "search": self.search, "tag": self.tag, "region": self.region, "status": self.status, "view": self.view,
+        }  # fmt: skip
 
 
 class ServerFormView(msgspec.Struct, frozen=True, kw_only=True):
-    """The form that edits one server."""
+    """The form that adds a server (`id` is None) or edits one."""
 
-    id: int
+    id: int | None
     slug: str
     form: FormView
+    theirs: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+    """What somebody else saved meanwhile, by field."""
+
+
+class LossView(msgspec.Struct, frozen=True, kw_only=True):
+    """An inbound that goes with its server."""
+
+    title: str
+    port: int
+    clients_count: int
+
+
+class ServerDeleteView(msgspec.Struct, frozen=True, kw_only=True):
+    """What deleting a server takes away."""
+
+    id: int
+    name: str
+    status: str
+    retiring: bool
+    joined: bool
+    """Whether an agent ever joined as it."""
+    losses: tuple[LossView, ...] = ()
+    last_seen_at: datetime | None = None
+    warning: str = ""
+    """What may keep running when it is forced."""
+    error: str = ""
+
+
+class DialView(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of dialling one address of the broker."""
+
+    url: str
+    ok: bool
+    reason: str = ""
+
+
+class BrokerFormView(msgspec.Struct, frozen=True, kw_only=True):
+    """The step that makes sure that machines elsewhere can reach the broker."""
+
+    id: int
+    name: str
+    form: FormView
+    replaces: bool = False
+    listens_here: bool = False
+    """Whether its listener must be opened to the outside."""
+    dials: tuple[DialView, ...] = ()
+
+
+class JoinView(msgspec.Struct, frozen=True, kw_only=True):
+    """The line, and whether its machine has come."""
+
+    id: int
+    name: str
+    line: str
+    expires_at: datetime
+    replaces: bool
+    live_url: str
+    waiting: "WaitingView"
+
+
+class WaitingView(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the machine of a line has come."""
+
+    id: int
+    state: str
+    """waiting, enrolled or online"""
+    agent_version: str = ""
+    expired: bool = False
+
+
+class ReplaceView(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks before a line is made, for the first machine or in place of another."""
+
+    id: int
+    name: str
+    address: str
+    form: FormView
+    here_only: bool = False
+    """Whether the line would only work on this machine, and somebody has to say that this is meant."""

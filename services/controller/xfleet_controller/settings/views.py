@@ -24,6 +24,29 @@ class SessionRowView(msgspec.Struct, frozen=True, kw_only=True):
     current: bool
 
 
+class BindingView(msgspec.Struct, frozen=True, kw_only=True):
+    """A Telegram account that acts for this admin."""
+
+    telegram_id: int
+    name: str
+    created_at: datetime
+
+
+class TotpView(msgspec.Struct, frozen=True, kw_only=True):
+    """The second factor: off, being set up, or on."""
+
+    on: bool = False
+    recovery_codes_left: int = 0
+    secret: str = ""
+    """Shown once, while it is set up."""
+    qr_svg: str = ""
+    asks_code: bool = False
+    """Whether it is set up as soon as a code is given."""
+    recovery_codes: tuple[str, ...] = ()
+    """Shown once."""
+    form: FormView = FormView(values={})
+
+
 class SettingsView(msgspec.Struct, frozen=True, kw_only=True):
     """All of the settings page."""
 
@@ -33,6 +56,7 @@ class SettingsView(msgspec.Struct, frozen=True, kw_only=True):
     """The least number of characters."""
     password_changed: bool = False
     bot_code: BotCodeView | None = None
-    bot_bound: bool = False
+    bindings: tuple[BindingView, ...] = ()
+    totp: TotpView = TotpView()
     sessions: tuple[SessionRowView, ...] = ()
     versions: tuple[tuple[str, str], ...] = ()

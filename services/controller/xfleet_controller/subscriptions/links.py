@@ -10,6 +10,7 @@ from xfleet_controller.clients.models import Client
 from xfleet_controller.context import Context
 from xfleet_controller.servers.addresses import is_address
 from xfleet_controller.servers.compile import client_body, inbound_body
+from xfleet_controller.servers.fields import ACTIVE
 from xfleet_controller.servers.models import Server
 from xfleet_runtime.log import get_logger
 from xfleet_xraykit.links import LinkImpossible, share_link
@@ -31,13 +32,18 @@ def address_of(server: Server) -> str:
     return next((each for each in (server.public_address, server.reported_address) if is_address(each)), "")
 
 
+def is_handed_out(server: Server) -> bool:
+    """Whether links and subscriptions name the server: not while it drains, rests, is disabled or on its way out."""
+    return server.enabled and server.mode == ACTIVE and server.retiring_at is None
+
+
 async def links_of(session: AsyncSession, context: Context, clients: Sequence[Client]) -> dict[int, list[Link]]:
     """The links of each client on inbounds that are enabled, by client id."""
     by_id = {client.id: client for client in clients}
     found: dict[int, list[Link]] = {client.id: [] for client in clients}
     for place in await store.places_of(session, list(by_id)):
         client, address = by_id[place.link.client_id], address_of(place.server)
-        if not place.inbound.enabled or not address:
+        if not place.inbound.enabled or not address or not is_handed_out(place.server):
             continue
         remark = f"{place.inbound.remark or f'{place.server.name}:{place.inbound.port}'}-{client.name}"
         body = inbound_body(place.inbound, context.vault)

@@ -6,7 +6,6 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
-from xfleet_controller.panel.forms import whole_number
 from xfleet_controller.panel.store import server_names
 from xfleet_controller.panel.views import MAX_PAGE, OptionView, PagingView
 from xfleet_controller.panel.visit import Visit
@@ -23,7 +22,6 @@ MAX_WORD = 100
 async def show_tasks(
     visit: NamedDependency[Visit],
     status: FromQuery[str] = "",
-    server: FromQuery[str] = "",
     operation: FromQuery[str] = "",
     by: FromQuery[str] = "",
     trace: FromQuery[str] = "",
@@ -31,7 +29,7 @@ async def show_tasks(
 ) -> Response[bytes]:
     """The tasks, newest first, by status, server, operation, who ordered them, and trace."""
     status = status if status in STATUSES else ""
-    server_id = whole_number(server)
+    server_id = visit.shell.server_id
     page = min(max(1, page), MAX_PAGE)
     by, trace = by.strip()[:MAX_WORD], trace.strip()[:MAX_WORD]
     operations = await service.list_operations(visit.context, visit.actor)

@@ -12,7 +12,9 @@ function showParts(root) {
 export function startForms() {
   showParts(document);
   document.addEventListener("htmx:after:swap", () => showParts(document));
-  document.addEventListener("change", (event) => { if (event.target.matches("[data-shows]")) showParts(document); });
+  document.addEventListener("change", (event) => { if (event.target.matches("[data-shows]")) showParts(document);
+    if (event.target.matches("[data-submits]")) event.target.form?.requestSubmit();
+  });
   document.addEventListener("input", (event) => { event.target.form?.setAttribute("data-touched", ""); });
   document.addEventListener("submit", (event) => {
     if (event.target.matches("form[data-form]:not([hx-post])")) event.target.classList.add("is-sending");

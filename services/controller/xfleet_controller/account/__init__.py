@@ -1,0 +1,1 @@
+"""The own account: password, sessions, second factor, bound Telegram accounts."""

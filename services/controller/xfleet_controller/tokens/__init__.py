@@ -1,0 +1,1 @@
+"""API tokens: for scripts, scoped and expiring."""
