@@ -41,6 +41,7 @@ from xfleet_controller.servers.models import Server
 from xfleet_controller.servers.service import ServerEdit, ServerNew
 from xfleet_controller.tasks import service as tasks
 from xfleet_controller.tasks.models import ServerTask
+from xfleet_controller.tasks.store import TaskFilter
 
 Method = Callable[[bytes], Awaitable[Any]]
 MAX_TASKS = 200
@@ -99,8 +100,7 @@ class Methods:
         found = await tasks.list_tasks(
             self._context,
             actor,
-            server_id=server_id,
-            status=request.status,
+            TaskFilter(server_id=server_id, status=request.status),
             page_size=min(max(request.limit, 1), MAX_TASKS),
         )
         names = await self._slugs()
