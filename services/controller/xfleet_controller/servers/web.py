@@ -11,6 +11,7 @@ from litestar.params import FromPath, FromQuery
 from xfleet_contracts.errors import Refusal
 from xfleet_controller.auth.rights import authorize
 from xfleet_controller.errors import EditedMeanwhile
+from xfleet_controller.orders.present import panel_view
 from xfleet_controller.panel.forms import Fields, read_fields, refused, whole_number
 from xfleet_controller.panel.views import MAX_PAGE, OptionView, PagingView
 from xfleet_controller.panel.visit import UNPROCESSABLE, Visit
@@ -90,7 +91,8 @@ async def show_server(visit: NamedDependency[Visit], server_id: FromPath[int]) -
     tasks = await latest_tasks(visit.context, visit.actor, server_id=server_id)
     detail = await detail_of(visit, view, card)
     live_url = visit.live_url("server", ids=server_id)
-    return visit.page("servers/show.html", server=card, detail=detail, tasks=tasks, live_url=live_url)
+    orders = await panel_view(visit.context, visit.actor, view.server)
+    return visit.page("servers/show.html", server=card, detail=detail, orders=orders, tasks=tasks, live_url=live_url)
 
 
 @get("/servers/{server_id:int}/edit", include_in_schema=False)
