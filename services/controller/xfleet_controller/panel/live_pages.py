@@ -72,8 +72,6 @@ async def server(visit: Visit, ids: tuple[int, ...]) -> Fragments:
         name = f"server-detail-{card.id}"
         found[name] = _partial(visit, name, "servers/_detail.html", server=card, detail=detail)
         found |= await orders(visit, ids)
-        tasks = await latest_tasks(visit.context, visit.actor, server_id=card.id)
-        found["dashboard-tasks"] = _partial(visit, "dashboard-tasks", "dashboard/_tasks.html", tasks=tasks)
     return found
 
 

@@ -90,14 +90,15 @@ async def show_server(visit: NamedDependency[Visit], server_id: FromPath[int]) -
     (card,) = await cards_of(visit, [view])
     tasks = await latest_tasks(visit.context, visit.actor, server_id=server_id)
     detail = await detail_of(visit, view, card)
-    live_url = visit.live_url("server", ids=server_id)
     orders = await panel_view(visit.context, visit.actor, view.server)
+    live_url = visit.live_url("server", ids=server_id)
     return visit.page("servers/show.html", server=card, detail=detail, orders=orders, tasks=tasks, live_url=live_url)
 
 
 @get("/servers/{server_id:int}/edit", include_in_schema=False)
 async def show_server_form(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """The form of one server."""
+    authorize(visit.actor, "servers.write")
     view = await get_server(visit.context, visit.actor, server_id)
     return visit.dialog(FORM, "Edit server", server_form=form_view(view.server))
 
