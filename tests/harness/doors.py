@@ -77,6 +77,7 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
     ("traffic.read", ALL, """
         GET /clients/{client_id:int}/traffic
         GET /traffic
+        GET /traffic/gaps
      """),
     ("tasks.read", ALL, """
         GET /tasks
@@ -102,6 +103,19 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
      """),
     ("tokens.read+admins.read", OWNERS, """
         GET /admins/{admin_id:int}/tokens
+     """),
+    ("fleet.backup", OWNERS, """
+        GET /backups
+        POST /backups
+        PUT /backups/schedule
+        GET /backups/{name:str}/file
+        DELETE /backups/{name:str}
+     """),
+    ("settings.read", OPERATORS, """
+        GET /settings/retention
+     """),
+    ("settings.write", OWNERS, """
+        PUT /settings/retention
      """),
     ("audit.read", OPERATORS, """
         GET /audit
@@ -176,6 +190,12 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         GET /settings/admins/{admin_id:int}/delete
         POST /settings/admins/{admin_id:int}/delete
         GET /settings/admins/{admin_id:int}/tokens
+        GET /settings/backups
+        POST /settings/backups
+        POST /settings/backups/schedule
+        POST /settings/backups/retention
+        GET /settings/backups/{name:str}/file
+        POST /settings/backups/{name:str}/delete
      """),
 )  # fmt: skip
 """For browsers with a session; no API token opens them."""
