@@ -86,7 +86,7 @@ async def provide_actor(request: Request[Any, Any, Any]) -> Actor:
     """Who asks, by bearer token or session cookie; asked once a request. Raises `NotSignedIn` or `CrossSite`."""
     known: Actor | None = request.scope.get(_ACTOR)
     if known is None:
-        known = request.scope[_ACTOR] = await _find_actor(request)  # type: ignore[literal-required]
+        known = request.scope[_ACTOR] = await find_actor(request)  # type: ignore[literal-required]
         note_actor(known.label)
     return known
 
@@ -97,7 +97,8 @@ async def for_sessions(connection: Any, handler: BaseRouteHandler) -> None:
         await provide_actor(connection)
 
 
-async def _find_actor(request: Request[Any, Any, Any]) -> Actor:
+async def find_actor(request: Request[Any, Any, Any]) -> Actor:
+    """Who asks as of now: for streams, which may outlive the session they began with. Raises as `provide_actor`."""
     context: Context = request.app.state.context
     address = client_address(request)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
