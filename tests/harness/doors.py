@@ -151,6 +151,7 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
         GET /clients/{client_id:int}/traffic
         GET /traffic/gaps
         GET /traffic
+        GET /traffic/gaps
      """),
     ("tasks.read", ALL, """
         GET /tasks
@@ -176,6 +177,19 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
      """),
     ("tokens.read+admins.read", OWNERS, """
         GET /admins/{admin_id:int}/tokens
+     """),
+    ("fleet.backup", OWNERS, """
+        GET /backups
+        POST /backups
+        PUT /backups/schedule
+        GET /backups/{name:str}/file
+        DELETE /backups/{name:str}
+     """),
+    ("settings.read", OPERATORS, """
+        GET /settings/retention
+     """),
+    ("settings.write", OWNERS, """
+        PUT /settings/retention
      """),
     ("audit.read", OPERATORS, """
         GET /audit
@@ -288,6 +302,12 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         GET /settings/admins/{admin_id:int}/delete
         POST /settings/admins/{admin_id:int}/delete
         GET /settings/admins/{admin_id:int}/tokens
+        GET /settings/backups
+        POST /settings/backups
+        POST /settings/backups/schedule
+        POST /settings/backups/retention
+        GET /settings/backups/{name:str}/file
+        POST /settings/backups/{name:str}/delete
      """),
 )  # fmt: skip
 """For browsers with a session; no API token opens them."""
