@@ -45,6 +45,7 @@ SETTINGS: dict[str, frozenset[str]] = {
             "profile_title",
             "profile_update_hours",
             "admin_password",
+            "disk_low_bytes",
             "backup_passphrase",
             "backup_passphrase_file",
             "log_level",

@@ -136,7 +136,7 @@ def assemble(settings: AgentSettings, identity: Identity, worker: Worker) -> Par
         disk=DiskWatch(state_dir, events, low_bytes=settings.disk_low_bytes), host=Host(), meter=meter, driver=driver,
         applier=applier, governor=governor, link=link, calls=calls, courier=courier, desk=desk,
         releases=Releases(settings.install_dir),
-        installer=Installer(setups, driver, applier, trial_s=settings.trial_s), logs=logs,
+        installer=Installer(setups, driver, applier, trial_s=settings.trial_s, proxy=settings.broker_proxy), logs=logs,
         leases=LogLeases(logs, clock, link, identity.sid),
     )  # fmt: skip
     _wire(parts)

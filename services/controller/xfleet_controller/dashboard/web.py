@@ -28,7 +28,7 @@ async def show_dashboard(visit: NamedDependency[Visit], chart_range: Range = "1h
     async with visit.context.database.read() as session:
         inbounds_count = await count_inbounds(session)
     cards = await cards_of(visit, servers)
-    shown = tuple(sorted(cards, key=lambda card: (card.rank, card.name.casefold()))[:MAX_CARDS])
+    shown = tuple(sorted(cards, key=lambda card: card.order)[:MAX_CARDS])
     dashboard = DashboardView(
         totals=totals,
         chart=await _chart(visit, chart_range),

@@ -12,12 +12,12 @@ from xfleet_contracts.care import MAX_BLOB_BYTES, CertificateList, ChecksRun
 from xfleet_contracts.commands import Nothing
 from xfleet_contracts.errors import Refusal
 from xfleet_contracts.message import Message
-from xfleet_controller.auth.rights import authorize
+from xfleet_controller.auth.rights import authorize, may
 from xfleet_controller.errors import BusUnavailable, Invalid, invalid
 from xfleet_controller.orders import forms, service, verbs
 from xfleet_controller.orders.answers import shown
 from xfleet_controller.orders.api import download
-from xfleet_controller.orders.present import certificate_view, check_view, is_allowed, panel_view
+from xfleet_controller.orders.present import certificate_view, check_view, panel_view
 from xfleet_controller.orders.verbs import Verb
 from xfleet_controller.orders.views import CertificatesView, ChecksView, ConfigView, OrderFormView
 from xfleet_controller.panel.forms import read_fields, refused
@@ -105,7 +105,7 @@ async def take_geofiles(visit: NamedDependency[Visit], server_id: FromPath[int])
         except Invalid as refusal:
             raise forms.renamed(refusal, body) from refusal
     except Invalid as refusal:
-        form = refused(fields.values(), refusal)
+        form = refused(forms.GEO_BLANK | fields.values(), refusal)
         return await _form(visit, server_id, "orders/_geofiles.html", "Update geo files", form)
 
 
@@ -242,7 +242,7 @@ async def _certificates(visit: Visit, server_id: int, form: FormView, status: in
         form=form,
         certificates=tuple(certificate_view(each) for each in found.certificates[:MAX_ROWS]),
         error=error,
-        may_write=is_allowed(visit.actor, verbs.CERTS_GENERATE.action),
+        may_write=may(visit.actor, verbs.CERTS_GENERATE.action),
     )
     return visit.dialog("orders/_certificates.html", "Certificates", status=status, order_form=view)
 

@@ -71,8 +71,7 @@ async def server(visit: Visit, ids: tuple[int, ...]) -> Fragments:
         detail = await detail_of(visit, row, card)
         name = f"server-detail-{card.id}"
         found[name] = _partial(visit, name, "servers/_detail.html", server=card, detail=detail)
-        tasks = await latest_tasks(visit.context, visit.actor, server_id=card.id)
-        found["dashboard-tasks"] = _partial(visit, "dashboard-tasks", "dashboard/_tasks.html", tasks=tasks)
+        found |= await orders(visit, ids)
     return found
 
 

@@ -62,7 +62,9 @@ async def take_new_form(visit: NamedDependency[Visit]) -> Response[Any]:
         return visit.dialog("servers/_new.html", "Add server", status=UNPROCESSABLE, server_form=_new_form(form))
     if not is_htmx(visit.request.headers):
         return Redirect(visit.url(f"/servers/{view.server.id}/join"), status_code=303)
-    return await _next_step(visit, view, Fields([]))
+    answer = await _next_step(visit, view, Fields([]))
+    answer.headers["hx-trigger"] = f'{{"{CHANGED}": {{}}}}'
+    return answer
 
 
 @get("/servers/{server_id:int}/join", include_in_schema=False)
@@ -188,9 +190,7 @@ async def _next_step(visit: Visit, view: ServerView, fields: Fields) -> Response
         live_url=visit.live_url("joining", ids=f"{view.server.id},{since_s}"),
         waiting=WaitingView(id=view.server.id, state="waiting"),
     )
-    answer = visit.dialog("servers/_join.html", "Join a machine", join=shown)
-    answer.headers["hx-trigger"] = f'{{"{CHANGED}": {{}}}}'
-    return answer
+    return visit.dialog("servers/_join.html", "Join a machine", join=shown)
 
 
 def _broker_step(
