@@ -34,7 +34,6 @@ pytestmark = [
     pytest.mark.timeout(240),
     pytest.mark.asyncio(loop_scope="module"),
 ]
-ONLINE_WITHIN_S = 15.0
 BROKEN = "import sys\n\n\ndef main() -> None:\n    sys.exit(7)\n"
 
 
@@ -70,7 +69,6 @@ async def test_the_pasted_line_brings_a_machine_behind_nat_online(fleet: Fleet, 
     sys.stdout.write(
         f"online {far.joined_s:.1f} s after the line was pasted; the line has {len(far.line)} characters\n"
     )
-    assert far.joined_s < ONLINE_WITHIN_S
     assert len(far.line) < 4096
 
     async def told() -> bool:

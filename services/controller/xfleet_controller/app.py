@@ -10,7 +10,7 @@ from xfleet_contracts import subjects
 from xfleet_controller.auth import service as auth
 from xfleet_controller.auth.passwords import Passwords
 from xfleet_controller.backups.jobs import keep_schedule
-from xfleet_controller.bus import LINKS, Bus, Commander, open_bus
+from xfleet_controller.bus import Bus, Commander, open_bus
 from xfleet_controller.clients import service as clients
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.context import Context
@@ -22,6 +22,7 @@ from xfleet_controller.fleet.certificates import watch_expiry
 from xfleet_controller.fleet.inbox import Desks
 from xfleet_controller.fleet.keyring import load_keys, open_vault
 from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest, panel_urls, with_public
+from xfleet_controller.fleet.own import OwnCredentials, link_credentials
 from xfleet_controller.fleet.service import Fleet
 from xfleet_controller.ledger_wiring import Ledger, open_ledger
 from xfleet_controller.logs.hub import LogHub
@@ -44,16 +45,15 @@ from xfleet_controller.vault import Vault
 from xfleet_nats.fleet import FleetIssuer, FleetKeys
 from xfleet_nats.jetstream import ensure_streams
 from xfleet_nats.system import NodeWatch
-from xfleet_runtime.broker import BrokerLink, Credentials, Disconnected
+from xfleet_runtime.broker import BrokerLink, Disconnected
 from xfleet_runtime.clock import Clock, SystemClock
 from xfleet_runtime.errors import Unusable
-from xfleet_runtime.ids import new_id
 from xfleet_runtime.log import get_logger
 from xfleet_runtime.supervise import every, supervise
 
 _log = get_logger(__name__)
 BROKER_URLS = "broker_urls"
-RENEW_EVERY_S = 30 * 86400.0
+CREDENTIALS_EVERY_S = 60.0
 EXPIRY_EVERY_S = 2.0
 HOUSEKEEPING_EVERY_S = 600.0
 CERTIFICATES_EVERY_S = 600.0
@@ -71,6 +71,7 @@ class Controller:
     dispatcher: Dispatcher
     desks: Desks
     ledger: Ledger
+    own: OwnCredentials
 
 
 def make_context(settings: ControllerSettings, database: Database, vault: Vault, clock: Clock) -> Context:
@@ -104,7 +105,7 @@ async def open_controller(settings: ControllerSettings, *, clock: Clock | None =
         )
         issuer = FleetIssuer(keys, clock)
         context.fleet = Fleet(issuer, manifest, agents_urls, vault, clock)
-        async with open_bus(_credentials(issuer, broker_urls)) as bus:
+        async with open_bus(link_credentials(issuer, broker_urls)) as bus:
             await _first_connection(bus, broker_urls)
             context.bus = bus
             async with _running(context, bus, keys, broker_urls) as controller:
@@ -141,6 +142,7 @@ async def _running(
     await ControlDesk(context, bus.svc).start()
     teller = ManifestTeller(commander, fleet)
     context.presence.on_beat.append(teller.on_beat)
+    own = OwnCredentials(context, bus, fleet.issuer, broker_urls)
     watch_disk = disk.DiskWatch(context)
     loops = {
         "outbox": outbox.run,
@@ -154,7 +156,7 @@ async def _running(
         "disk": lambda: every(disk.LOOK_EVERY_S, watch_disk.look, first_s=1),
         "revocations": lambda: _push_when(context, revoked),
         "certificates": lambda: every(CERTIFICATES_EVERY_S, lambda: watch_expiry(context), first_s=0),
-        "credentials": lambda: every(RENEW_EVERY_S, lambda: _renew(bus, fleet.issuer, broker_urls)),
+        "credentials": lambda: every(CREDENTIALS_EVERY_S, own.look),
         "manifest": teller.run,
         "backups": lambda: keep_schedule(context),
         "agent events": AgentEvents(context, bus.commands).run,
@@ -163,17 +165,12 @@ async def _running(
     running = [asyncio.ensure_future(supervise(name, loop)) for name, loop in loops.items()]
     try:
         yield Controller(
-            context=context, bus=bus, commander=commander, dispatcher=dispatcher, desks=desks, ledger=ledger
+            context=context, bus=bus, commander=commander, dispatcher=dispatcher, desks=desks, ledger=ledger, own=own
         )
     finally:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-
-def _credentials(issuer: FleetIssuer, urls: tuple[str, ...]) -> dict[str, Credentials]:
-    name = f"c{new_id()[:12]}"
-    return {link: issuer.bus_credentials(role, f"{name}-{link}", urls) for link, role in LINKS.items()}
 
 
 async def _broker_urls(settings: ControllerSettings, database: Database) -> tuple[str, ...]:
@@ -245,12 +242,6 @@ async def _push_when(context: Context, revoked: asyncio.Event) -> None:
         await revoked.wait()
         revoked.clear()
         await fleet_service.push_revocations(context)
-
-
-async def _renew(bus: Bus, issuer: FleetIssuer, urls: tuple[str, ...]) -> None:
-    fresh = _credentials(issuer, urls)
-    for name, link in zip(LINKS, bus.all, strict=True):
-        await link.replace_credentials(fresh[name])
 
 
 __all__ = ["Controller", "make_context", "open_controller"]
