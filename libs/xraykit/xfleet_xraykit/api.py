@@ -7,6 +7,7 @@ Xray has no recovery around its API, so one such call would cut every client.
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -28,6 +29,8 @@ _BULK_TIMEOUT_S = 15.0
 _HANDLER = "/xray.app.proxyman.command.HandlerService/"
 _STATS = "/xray.app.stats.command.StatsService/"
 _ROUTING = "/xray.app.router.command.RoutingService/"
+_UNORDERED_CONFIGS = frozenset({"xray.proxy.http.ServerConfig", "xray.proxy.socks.ServerConfig"})
+"""Xray writes their accounts in another order each time."""
 _LOGGER = "/xray.app.log.command.LoggerService/"
 
 
@@ -179,6 +182,20 @@ class XrayApi:
         request = handler_pb2.ListInboundsRequest(isOnlyTags=True)
         got = await self._channel.call(f"{_HANDLER}ListInbounds", request, handler_pb2.ListInboundsResponse)
         return sorted(each.tag for each in got.inbounds)
+
+    async def inbound_prints(self) -> dict[str, str]:
+        """A fingerprint of every inbound's configuration by tag; what users come and go later does not change it."""
+        request = handler_pb2.ListInboundsRequest()
+        got = await self._channel.call(
+            f"{_HANDLER}ListInbounds", request, handler_pb2.ListInboundsResponse, timeout_s=_BULK_TIMEOUT_S
+        )
+        return {each.tag: _print_of(each.receiver_settings, each.proxy_settings) for each in got.inbounds}
+
+    async def outbound_prints(self) -> dict[str, str]:
+        """A fingerprint of every outbound's configuration by tag."""
+        request = handler_pb2.ListOutboundsRequest()
+        got = await self._channel.call(f"{_HANDLER}ListOutbounds", request, handler_pb2.ListOutboundsResponse)
+        return {each.tag: _print_of(each.sender_settings, each.proxy_settings) for each in got.outbounds}
 
     async def list_outbounds(self) -> list[str]:
         """The tags of all outbounds, sorted: which is the default one cannot be asked."""
@@ -363,6 +380,14 @@ class XrayApi:
         if self._converter is None:
             raise EmptyOrder("This connection to Xray was made without a converter for its JSON.")
         return self._converter
+
+
+def _print_of(*settings: TypedMessage) -> str:
+    digest = sha256()
+    for each in settings:
+        value = bytes(sorted(each.value)) if each.type in _UNORDERED_CONFIGS else each.value
+        digest.update(f"{each.type} {len(value)} ".encode() + value)
+    return digest.hexdigest()
 
 
 def _block_rule(email: str) -> router_pb2.RoutingRule:

@@ -16,13 +16,25 @@ from xfleet_agent.database import Worker
 from xfleet_agent.desired import client_of, degraded_list, effective, refusals_stand, refuse, settle_by_lint
 from xfleet_agent.events import Events
 from xfleet_agent.lean import give_back_memory
-from xfleet_agent.plan import AddClient, AddInbound, Replace, Shape, Step, after, plan, shape_of
+from xfleet_agent.plan import (
+    AddClient,
+    AddInbound,
+    AddOutbound,
+    Replace,
+    Shape,
+    Step,
+    after,
+    config_digest,
+    plan,
+    shape_of,
+)
+from xfleet_agent.prints import Edits, Prints
 from xfleet_agent.processes import RunningXray
 from xfleet_agent.quick import QuickPath, find_change
 from xfleet_agent.state import Entities, Refused, StateStore
 from xfleet_agent.steps import Blocks, Execution
 from xfleet_agent.trials import Program
-from xfleet_agent.xray import XrayDriver
+from xfleet_agent.xray import UNCONVERGED, XrayDriver
 from xfleet_contracts.apply import Degraded
 from xfleet_contracts.desired_state import EntityKey
 from xfleet_xraykit.accounts import Account
@@ -35,6 +47,8 @@ from xfleet_xraykit.validate import REFUSED, validate
 MAX_ROUNDS = 5
 CRASHES_TO_REVERT = 3
 IN_PROGRESS = "in_progress"
+UNKNOWN = b"unknown"
+"""In place of what only a new process can change: whatever is wanted, it differs."""
 RETRIED = frozenset({"port_busy"})
 """Refusals that are not the entity's fault, and are tried again with every full convergence."""
 
@@ -61,6 +75,7 @@ class Applier:
         self._probation_s = probation_s
         self._lock = asyncio.Lock()
         self._blocks = Blocks()
+        self._prints = Prints(store, worker)
         self._quick: QuickPath | None = None
         self._crashes: list[float] = []
         self._changed_at = time.monotonic()
@@ -87,13 +102,19 @@ class Applier:
         return typed_state(bodies)
 
     async def adopted_shape(self) -> Shape:
-        """What an adopted Xray runs as far as the disk knows; what was being changed is unknown."""
+        """What an adopted Xray runs as far as the disk knows; what was being changed is unknown.
+
+        One that was started and never brought in line runs what it was started with, which need not be `applied`: it
+        is believed only where both are the same configuration, and else replaced.
+        """
         shape = shape_of(typed_state(self._store.applied))
+        started_with = self._store.fact(UNCONVERGED)
+        if started_with and started_with != config_digest(shape):
+            return Shape(fixed=UNKNOWN)
         unknown = [ref for ref in self._store.fact(IN_PROGRESS).split() if ref]
         inbounds = dict(shape.inbounds) | {int(ref): b"" for ref in unknown}
-        return Shape(
-            inbounds=inbounds, users=shape.users, outbounds=shape.outbounds, rules=shape.rules, fixed=shape.fixed
-        )
+        users = Shape().users if started_with else shape.users
+        return Shape(inbounds=inbounds, users=users, outbounds=shape.outbounds, rules=shape.rules, fixed=shape.fixed)
 
     async def hand_over(self, new: RunningXray, program: Program) -> None:
         """Makes a tried out Xray the serving one, between two convergences; what the old one refused is tried again.
@@ -166,7 +187,9 @@ class Applier:
             running = self._running()
             if self._knows_nothing:
                 return None
-            seen = await self._observe(running, full=True, touched=frozenset())
+            seen = await self._observe(
+                running, full=True, touched=frozenset(), edits=await self._prints.find_edits(running)
+            )
             in_order = self._quick is not None and not plan(running.shape, seen)
         retried = any(each.code in RETRIED for each in self._store.refusals.values())
         return None if in_order and not retried else await self.converge(full=True)
@@ -197,16 +220,19 @@ class Applier:
         hopeless: set[EntityKey] = set()  # their last good version is refused now, too
         state, wanted = typed_state(bodies), Shape()
         steps: tuple[Step, ...] = ()
+        made: list[Step] = []
         for number in range(MAX_ROUNDS):
             running = self._running()
             wanted = shape_of(state)
-            seen = await self._observe(running, full=full or number > 0, touched=_touched(steps))
+            edits = await self._prints.find_edits(running) if full and number == 0 else Edits()
+            seen = await self._observe(running, full=full or number > 0, touched=_touched(steps), edits=edits)
             drifted = drifted or (full and number == 0 and bool(plan(running.shape, seen)))
             running.shape = seen
             steps = plan(wanted, seen)
             if not steps:
                 break
             steps_count += len(steps)
+            made.extend(steps)
             problems, was_replaced = await self._carry_out(running, state, wanted, steps)
             replaced = replaced or was_replaced
             if problems:
@@ -217,7 +243,16 @@ class Applier:
         else:
             refusals |= refuse(bodies, _left_over(steps))
         self._running().shape = wanted
+        await self._learn(made)
         return Outcome(steps_count=steps_count, replaced=replaced, drifted=drifted), bodies, refusals
+
+    async def _learn(self, made: list[Step]) -> None:
+        """Remembers how it looks what we have just configured."""
+        running = self._running()
+        inbounds = {step.inbound for step in made if isinstance(step, AddInbound)}
+        outbounds = {step.tag for step in made if isinstance(step, AddOutbound)}
+        if inbounds or outbounds or not self._prints.knows(running.start_id):
+            await self._prints.learn(running, inbounds, outbounds)
 
     async def _carry_out(
         self, running: RunningXray, state: State, wanted: Shape, steps: tuple[Step, ...]
@@ -252,9 +287,9 @@ class Applier:
             ]
         return []
 
-    async def _observe(self, running: RunningXray, *, full: bool, touched: frozenset[int]) -> Shape:
-        """What really runs: inbounds by tag, users as asked for, the rest as we left it."""
-        shape = running.shape
+    async def _observe(self, running: RunningXray, *, full: bool, touched: frozenset[int], edits: Edits) -> Shape:
+        """What really runs: inbounds by tag, users as asked for, the rest as we left it but for these edits."""
+        shape = edits.seen_in(running.shape)
         refs = {ref for tag in await running.api.list_inbounds() if (ref := parse_inbound_tag(tag)) is not None}
         users: dict[int, Mapping[str, Account]] = {}
         for ref in refs:
@@ -280,8 +315,9 @@ class Applier:
         if bodies != old or point != self._store.applied_point:
             await self._worker.run(self._store.save_applied, point, bodies)
         await self._worker.run(self._store.save_refusals, list(refusals.values()))
-        if self._store.fact(IN_PROGRESS):
-            await self._worker.run(self._store.save_facts, **{IN_PROGRESS: ""})
+        done = {name: "" for name in (IN_PROGRESS, UNCONVERGED) if self._store.fact(name)}
+        if done:
+            await self._worker.run(lambda: self._store.save_facts(**done))
         if configuration_changed:
             self._changed_at = time.monotonic()
             self._crashes.clear()

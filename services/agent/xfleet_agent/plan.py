@@ -106,6 +106,12 @@ def shape_of(state: State) -> Shape:
     )
 
 
+def config_digest(shape: Shape) -> str:
+    """Tells one configuration, clients left out, from another."""
+    parts = [sorted(shape.inbounds.items()), list(shape.outbounds), list(shape.rules), shape.fixed]
+    return codec.sha256_hex(codec.canonical(parts))
+
+
 def _fixed(settings: SettingsBody, certificates: Mapping[str, Any]) -> bytes:
     return codec.canonical([settings, certificates])
 

@@ -16,7 +16,7 @@ import msgspec
 from xfleet_agent.database import Worker
 from xfleet_agent.events import Events
 from xfleet_agent.meter import Meter, age_s
-from xfleet_agent.plan import Shape, shape_of
+from xfleet_agent.plan import Shape, config_digest, shape_of
 from xfleet_agent.processes import Processes, RunningXray, describe_exit
 from xfleet_agent.setups import Setup
 from xfleet_agent.state import StateStore
@@ -33,6 +33,8 @@ HEALTHY_AFTER_S = 30.0
 FALL_BACK_WITHIN_S = 60.0
 """A new program whose Xray dies so soon after it took over is given up for the one before."""
 DRAIN_POLL_S = 1.0
+UNCONVERGED = "unconverged"
+"""Fact: what the newest Xray was started with, until the first convergence has brought it in line."""
 SOURCE = "xray_source"
 GEO = "xray_geo"
 _log = get_logger(__name__)
@@ -183,12 +185,12 @@ class XrayDriver:
         if time.monotonic() - self._started_at_s > HEALTHY_AFTER_S:
             self._backoff.reset()
         self._failed(reason)
-        self._fall_back(reason)
         await running.api.close()
         self.processes.forget(running)
         await noted(self._events, self._meter.finish(running.start_id, lost="xray_died"))
         await noted(self._events, self._write_record(None))
         self._events.tell("xray_crashed", reason=reason, start=running.start_id, output=self.processes.tail())
+        self._fall_back(reason)
         await self._decide().on_died()
 
     def _failed(self, reason: str) -> None:
@@ -237,7 +239,7 @@ class XrayDriver:
         """
         async with self._lock:
             old = self.current
-            new = await self.processes.start(state, shape_of(state))
+            new = await self._begin(state)
             await self._serve(new, version="")
             await self._retire(old, self._drain_s if drain_s is None else drain_s)
 
@@ -296,6 +298,7 @@ class XrayDriver:
             if by_order:
                 await self._worker.run(self._store.save_facts, xray_stopped="yes")
             running, self.current = self.current, None
+            self.processes.closed = not by_order
             self.status = "stopped"
             self.last_error = ""
             self._changed.set()
@@ -312,18 +315,27 @@ class XrayDriver:
         running = await self._started_with(state) or await self._started_with(state)
         if running is None:
             _log.error("xray does not start with its state; it starts empty and is filled piece by piece")
-            empty = State()
-            running = await self.processes.start(empty, shape_of(empty))
+            running = await self._begin(State())
         await self._serve(running, version="")
         self._events.tell("xray_started", start=running.start_id, pid=running.record.pid)
 
     async def _started_with(self, state: State) -> RunningXray | None:
         try:
-            return await self.processes.start(state, shape_of(state))
+            return await self._begin(state)
         except (XrayDown, XrayHung) as error:
             self.last_error = f"{error} {self.processes.tail()}".strip()
             _log.warning("xray did not start with its state", error=self.last_error)
             return None
+
+    async def _begin(self, state: State) -> RunningXray:
+        """Starts an Xray, and has written down before with what: whoever finds it must not believe it runs `applied`.
+
+        Raises `XrayDown` or `XrayHung`.
+        """
+        shape = shape_of(state)
+        fact = {UNCONVERGED: config_digest(shape)}
+        await noted(self._events, self._worker.run(lambda: self._store.save_facts(**fact)))
+        return await self.processes.start(state, shape)
 
     async def _serve(self, running: RunningXray, *, version: str, since_s: float = 0.0) -> None:
         self.current = running

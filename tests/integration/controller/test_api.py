@@ -199,10 +199,17 @@ async def test_two_admins_do_not_overwrite_each_other_unseen(api: httpx.AsyncCli
     assert first.status_code == 200
     body = problem(await api.patch(url, json={"comment": "yours", "version": made["version"]}), 409, "edited_meanwhile")
     assert body["version"] == made["version"] + 1
+    assert body["changed"] == {"comment": {"theirs": "mine", "yours": "yours"}}
     assert (await api.get(url)).json()["comment"] == "mine"
     inbound = await new_inbound(api, server.id)
-    stale = {"remark": "x", "version": inbound["version"] + 5}
-    problem(await api.patch(f"/api/v1/inbounds/{inbound['id']}", json=stale), 409, "edited_meanwhile")
+    url = f"/api/v1/inbounds/{inbound['id']}"
+    stale = {"remark": "x", "port": inbound["port"], "version": inbound["version"] + 5}
+    refused = problem(await api.patch(url, json=stale), 409, "edited_meanwhile")
+    assert refused["changed"] == {"remark": {"theirs": inbound["remark"], "yours": "x"}}
+    header = {"if-match": f'"{inbound["version"]}"'}
+    assert (await api.patch(url, json={"remark": "x"}, headers=header)).status_code == 200
+    problem(await api.patch(url, json={"remark": "y"}, headers=header), 409, "edited_meanwhile")
+    problem(await api.patch(url, json={"remark": "y"}, headers={"if-match": "later"}), 422, "invalid")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from xfleet_controller.api import Changed, Page, PageOf, PageSize, Search, TaskO
 from xfleet_controller.clients import service
 from xfleet_controller.clients.service import ClientEdit, ClientNew, ClientView
 from xfleet_controller.edge import TheActor, TheContext, public_base
+from xfleet_controller.servers.api import IfMatch, version_in
 from xfleet_controller.subscriptions.links import subscription_path
 
 StateFilter = Annotated[str, QueryParameter(name="state", description="One of the states.")]
@@ -141,9 +142,13 @@ class ClientApi(Controller):
         actor: TheActor,
         client_id: FromPath[int],
         data: JSONBody[ClientEdit],
+        if_match: IfMatch = "",
         wait: Wait = 0,
     ) -> ClientChanged:
         """What is left out stays."""
+        version = version_in(if_match)
+        if version is not None and data.version is msgspec.UNSET:
+            data = msgspec.structs.replace(data, version=version)
         view, task_ids = await service.edit_client(context, actor, client_id, data)
         done = await waited(context, task_ids, wait)
         return ClientChanged(**client_fields(view, public_base(request, context)), task_ids=task_ids, tasks=done)

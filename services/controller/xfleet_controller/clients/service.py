@@ -17,7 +17,7 @@ from xfleet_controller.clients import store
 from xfleet_controller.clients.models import Client, ClientInbound, Tombstone
 from xfleet_controller.clients.store import Usage
 from xfleet_controller.context import Context
-from xfleet_controller.errors import FieldError, Invalid, NotFound, check_version, invalid
+from xfleet_controller.errors import FieldError, Invalid, NotFound, both, check_version, invalid
 from xfleet_controller.inbounds import store as inbounds
 from xfleet_controller.inbounds.models import Inbound
 from xfleet_controller.outbox import note_event
@@ -179,9 +179,11 @@ async def edit_client(context: Context, actor: Actor, client_id: int, edit: Clie
             row = await session.get(Client, client_id, with_for_update=True, populate_existing=True)
             if row is None:
                 raise NotFound("There is no such client.")
-            check_version(version, row.version)
-            await _check(session, fields, chosen, but=client_id)
             before = {name: getattr(row, name) for name in fields if name != "inbound_ids"}
+            if version not in (None, row.version):
+                theirs = before | {"inbound_ids": sorted((await store.inbound_ids_of(session, [row.id]))[row.id])}
+                check_version(version, row.version, both(theirs, fields))
+            await _check(session, fields, chosen, but=client_id)
             _write(row, fields)
             if "inbound_ids" in fields:
                 before["inbound_ids"] = await _move(session, context, row, chosen, change.now)

@@ -25,7 +25,7 @@ from xfleet_controller.clients.service import (
 from xfleet_controller.clients.views import ClientDeleteView, ClientFormView, ClientsPageView
 from xfleet_controller.edge import public_base
 from xfleet_controller.inbounds.web import inbound_rows
-from xfleet_controller.panel.forms import Fields, read_fields, refused, whole_number
+from xfleet_controller.panel.forms import Fields, read_fields, refused_later, whole_number
 from xfleet_controller.panel.responses import is_htmx
 from xfleet_controller.panel.views import MAX_PAGE, FormView, OptionView, PagingView
 from xfleet_controller.panel.visit import UNPROCESSABLE, Visit, triggers
@@ -169,7 +169,7 @@ async def _detail(visit: Visit, view: ClientView) -> Response[bytes]:
 
 
 async def _again(visit: Visit, client_id: int | None, fields: Fields, refusal: Refusal) -> Response[bytes]:
-    form = refused(fields.values() | {"inbound_ids": ""}, refusal, names=forms.FIELD_NAMES)
+    form = refused_later(fields.values() | {"inbound_ids": ""}, refusal, names=forms.FIELD_NAMES)
     chosen = {number for each in fields.every("inbound_ids") if (number := whole_number(each)) is not None}
     return await _dialog(visit, client_id, form, chosen, status=UNPROCESSABLE)
 

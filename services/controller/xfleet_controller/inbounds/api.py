@@ -12,6 +12,7 @@ from xfleet_controller.api import Changed, Page, PageOf, PageSize, Search, TaskO
 from xfleet_controller.edge import TheActor, TheContext
 from xfleet_controller.inbounds import service
 from xfleet_controller.inbounds.service import InboundEdit, InboundNew, InboundView
+from xfleet_controller.servers.api import IfMatch, version_in
 
 
 class InboundOut(msgspec.Struct, kw_only=True):
@@ -103,9 +104,13 @@ class InboundApi(Controller):
         actor: TheActor,
         inbound_id: FromPath[int],
         data: JSONBody[InboundEdit],
+        if_match: IfMatch = "",
         wait: Wait = 0,
     ) -> InboundChanged:
         """What is left out stays; objects are replaced whole."""
+        version = version_in(if_match)
+        if version is not None and data.version is msgspec.UNSET:
+            data = msgspec.structs.replace(data, version=version)
         view, task_ids = await service.edit_inbound(context, actor, inbound_id, data)
         done = await waited(context, task_ids, wait)
         return InboundChanged(**inbound_fields(view), task_ids=task_ids, tasks=done)

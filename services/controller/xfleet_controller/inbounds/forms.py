@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from xfleet_contracts.codec import sha256_hex
 from xfleet_contracts.desired_state import InboundBody
 from xfleet_controller.errors import FieldError, Invalid
 from xfleet_controller.inbounds.service import InboundEdit, InboundNew
@@ -42,6 +43,8 @@ FIELD_NAMES = {
 }
 """Which field of the form stands for a path of a refusal."""
 JSON_FIELDS = ("settings", "stream_settings", "sniffing")
+JSON_WAS = "json_was"
+"""The hidden field with a digest of the JSON as it was shown."""
 
 
 def suggest_port(taken: Collection[int], *, low_ports: bool) -> int:
@@ -74,6 +77,7 @@ def new_values(server_id: int, port: int) -> dict[str, str]:
 def stored_values(body: InboundBody, *, server_id: int, remark: str, enabled: bool, version: int) -> dict[str, str]:
     """What the form shows of an inbound that exists."""
     stream = body.stream_settings
+    written = json_values(body)
     reality, websocket = _object(stream.get("realitySettings")), _object(stream.get("wsSettings"))
     names = reality.get("serverNames")
     return {
@@ -89,10 +93,18 @@ def stored_values(body: InboundBody, *, server_id: int, remark: str, enabled: bo
         "ws_host": str(websocket.get("host") or ""),
         "enabled": "on" if enabled else "",
         "version": str(version),
-        "settings": pretty(body.settings),
-        "stream_settings": pretty(body.stream_settings),
-        "sniffing": pretty(body.sniffing),
-    }
+    } | written
+
+
+def json_values(body: InboundBody) -> dict[str, str]:
+    """Xray's own JSON as the form shows it, and by what it is told later whether somebody touched it."""
+    written = {name: pretty(getattr(body, name)) for name in JSON_FIELDS}
+    return written | {JSON_WAS: _digest(written)}
+
+
+def is_json_untouched(fields: Fields) -> bool:
+    """Whether the JSON is as the form showed it."""
+    return fields.text(JSON_WAS) == _digest({name: fields.text(name) for name in JSON_FIELDS})
 
 
 def kind_of(body: InboundBody) -> str:
@@ -139,8 +151,11 @@ def edited_inbound(fields: Fields, before: InboundBody) -> InboundEdit:
     if errors:
         raise Invalid(errors)
     kind = fields.text("preset")
+    untouched = is_json_untouched(fields)
+    if untouched:
+        written = {name: getattr(before, name) for name in JSON_FIELDS}
     stream = written["stream_settings"]
-    if stream == before.stream_settings and kind != CUSTOM:
+    if (untouched or stream == before.stream_settings) and kind != CUSTOM:
         base = before.stream_settings if kind == kind_of(before) else _without_kinds(before.stream_settings)
         stream = overlaid(base, _stream_of(kind, fields))
     return InboundEdit(
@@ -223,6 +238,10 @@ def _json_field(fields: Fields, name: str, errors: list[FieldError]) -> dict[str
         errors.append(FieldError(name, "This must be a JSON object, in braces.", "not_an_object"))
         return {}
     return value
+
+
+def _digest(written: Mapping[str, str]) -> str:
+    return sha256_hex("\0".join(written[name] for name in JSON_FIELDS).encode())
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from xfleet_controller.audit.store import note
 from xfleet_controller.auth.rights import Actor, authorize, may
 from xfleet_controller.clients.models import Tombstone
 from xfleet_controller.context import Context
-from xfleet_controller.errors import FieldError, Invalid, NotFound, check_version, invalid
+from xfleet_controller.errors import FieldError, Invalid, NotFound, both, check_version, invalid
 from xfleet_controller.inbounds import store
 from xfleet_controller.inbounds.models import Inbound
 from xfleet_controller.inbounds.store import Totals
@@ -30,6 +30,8 @@ from xfleet_controller.servers.compile import (
 )
 from xfleet_controller.servers.service import LOCAL
 from xfleet_controller.servers.store import find_server
+from xfleet_controller.servers.versions import bare
+from xfleet_controller.servers.wording import NOT_SET, leaves
 from xfleet_controller.texts import has_controls, has_nul, is_too_deep
 from xfleet_xraykit.generate import complete_inbound, default_flow
 from xfleet_xraykit.lint import MAX_PORT, find_port_clash, lint_inbound
@@ -155,10 +157,10 @@ async def edit_inbound(
             row = await session.get(Inbound, inbound_id, with_for_update=True, populate_existing=True)
             if row is None:
                 raise NotFound("There is no such inbound.")
-            check_version(None if edit.version is UNSET else edit.version, row.version)
             before = inbound_body(row, context.vault)
             names = ("listen", "port", "settings", "stream_settings", "sniffing")
             fields = {name: value for name in names if (value := getattr(edit, name)) is not UNSET}
+            _check_version(edit, row, before)
             body = await _checked(session, context, server_id, msgspec.structs.replace(before, **fields), but=row.id)
             if edit.remark is not UNSET:
                 row.remark = edit.remark.strip()
@@ -273,6 +275,24 @@ async def _views(session: AsyncSession, context: Context, rows: Sequence[Inbound
         InboundView(row, inbound_body(row, context.vault), counts.get(row.id, 0), totals.get(row.ref, Totals()))
         for row in rows
     ]
+
+
+def _check_version(edit: InboundEdit, row: Inbound, before: InboundBody) -> None:
+    """Raises `EditedMeanwhile` with both values of every field, secrets left out."""
+    if edit.version in (UNSET, row.version):
+        return
+    theirs: dict[str, Any] = {"remark": row.remark, "enabled": row.enabled}
+    yours: dict[str, Any] = {}
+    for name in ("remark", "enabled", "listen", "port"):
+        theirs.setdefault(name, getattr(before, name, None))
+        if (value := getattr(edit, name)) is not UNSET:
+            yours[name] = value
+    for name in ("settings", "stream_settings", "sniffing"):
+        if (value := getattr(edit, name)) is not UNSET:
+            had, wants = dict(leaves(bare(getattr(before, name)), name)), dict(leaves(bare(value), name))
+            theirs |= {path: had.get(path, NOT_SET) for path in had | wants}
+            yours |= {path: wants.get(path, NOT_SET) for path in had | wants}
+    check_version(edit.version, row.version, both(theirs, yours))
 
 
 def _check_remark(remark: str) -> None:

@@ -9,6 +9,7 @@ from litestar.params import FromPath
 
 from xfleet_contracts.errors import Refusal
 from xfleet_controller.auth.rights import authorize
+from xfleet_controller.errors import EditedMeanwhile
 from xfleet_controller.inbounds import forms
 from xfleet_controller.inbounds.present import row_view
 from xfleet_controller.inbounds.service import (
@@ -20,7 +21,7 @@ from xfleet_controller.inbounds.service import (
     list_inbounds,
 )
 from xfleet_controller.inbounds.views import InboundDeleteView, InboundFormView, InboundRowView, InboundsPageView
-from xfleet_controller.panel.forms import Fields, read_fields, refused
+from xfleet_controller.panel.forms import Fields, read_fields, refused_later
 from xfleet_controller.panel.store import count_online_by_inbound, server_names
 from xfleet_controller.panel.views import FormView
 from xfleet_controller.panel.visit import UNPROCESSABLE, Visit
@@ -134,7 +135,10 @@ async def inbound_rows(visit: Visit, *, server_id: int | None = None) -> tuple[I
 
 
 async def _again(visit: Visit, inbound_id: int | None, fields: Fields, refusal: Refusal) -> Response[bytes]:
-    form = refused(fields.values(), refusal, names=forms.FIELD_NAMES)
+    values = fields.values()
+    if inbound_id is not None and isinstance(refusal, EditedMeanwhile) and forms.is_json_untouched(fields):
+        values |= forms.json_values((await get_inbound(visit.context, visit.actor, inbound_id)).body)
+    form = refused_later(values, refusal, names=forms.FIELD_NAMES)
     return await _dialog(visit, inbound_id, form, status=UNPROCESSABLE)
 
 

@@ -7,8 +7,9 @@ from litestar import Request
 
 from xfleet_contracts.errors import Refusal
 from xfleet_controller.auth.rights import Forbidden
-from xfleet_controller.errors import FieldError, Invalid
+from xfleet_controller.errors import EditedMeanwhile, FieldError, Invalid
 from xfleet_controller.panel.views import FormView, OptionView
+from xfleet_controller.servers.wording import words_of
 
 MAX_FIELD = 200_000
 MAX_DIGITS = 18
@@ -78,6 +79,23 @@ def refused(
         reason = f"{rest}: {error.reason}" if rest else error.reason
         errors[field] = f"{errors[field]} {reason}" if field in errors else reason
     return FormView(values=dict(values), errors=errors, options=dict(options or {}))
+
+
+def refused_later(values: Mapping[str, str], refusal: Refusal, *, names: Mapping[str, str] | None = None) -> FormView:
+    """As `refused`; what somebody else saved meanwhile stands beside each field that was typed differently.
+
+    The form then carries the new version: saved once more, it is meant.
+    """
+    form = refused(values, refusal, names=names)
+    if not isinstance(refusal, EditedMeanwhile):
+        return form
+    errors = dict(form.errors)
+    for path, pair in refusal.changed.items():
+        field, rest = _field_for(path, names or {}, values)
+        theirs = f"Saved by somebody else: {words_of(pair['theirs'])}."
+        told = f"{rest}: {theirs}" if rest else theirs
+        errors[field] = f"{errors[field]} {told}" if field in errors else told
+    return FormView(values=form.values | {"version": str(refusal.version)}, errors=errors, options=form.options)
 
 
 def _errors_of(refusal: Refusal) -> Sequence[FieldError]:

@@ -1,5 +1,6 @@
 """A server as the panel shows it; figures are None while nobody knows them, never the last ones frozen."""
 
+import re
 from datetime import datetime
 
 import msgspec
@@ -87,6 +88,12 @@ class ServerCardView(msgspec.Struct, frozen=True, kw_only=True):
         """Where it stands in a list that shows trouble first."""
         tones = [problem.tone for problem in self.problems]
         return 0 if "danger" in tones else 1 if tones else 2
+
+    @property
+    def order(self) -> tuple[int, tuple[tuple[int, str], ...]]:
+        """The key to sort cards by: trouble first, then names as people count them, 9 before 10."""
+        parts = re.findall(r"[0-9]{1,12}|[^0-9]+", self.name.casefold())
+        return self.rank, tuple((int(part), "") if part.isascii() and part.isdigit() else (-1, part) for part in parts)
 
 
 class DegradedEntityView(msgspec.Struct, frozen=True, kw_only=True):

@@ -61,7 +61,7 @@ async def show_servers(
         visit.context, visit.actor, search=search, tag=tag, region=region, status=status, page_size=MAX_PAGE
     )
     regions, tags = await list_choices(visit.context, visit.actor)
-    cards = sorted(await cards_of(visit, rows), key=lambda card: (card.rank, card.name.casefold()))
+    cards = sorted(await cards_of(visit, rows), key=lambda card: card.order)
     as_table = view == TABLE or (view != CARDS and total > MAX_CARDS)
     shown = tuple(cards[(page - 1) * PAGE_SIZE : page * PAGE_SIZE])
     servers = ServersPageView(
@@ -98,6 +98,7 @@ async def show_server(visit: NamedDependency[Visit], server_id: FromPath[int]) -
 @get("/servers/{server_id:int}/edit", include_in_schema=False)
 async def show_server_form(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """The form of one server."""
+    authorize(visit.actor, "servers.write")
     view = await get_server(visit.context, visit.actor, server_id)
     return visit.dialog(FORM, "Edit server", server_form=form_view(view.server))
 

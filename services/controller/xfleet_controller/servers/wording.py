@@ -81,7 +81,7 @@ def _entity_changes(name: str, old: dict[str, Any] | None, new: dict[str, Any] |
     if old is None or new is None:
         yield ConfigChange(change="add" if old is None else "remove", kind=kind, id=entity_id, name=entity_id)
         return
-    for path, before, after in _field_changes(dict(_leaves(old, "")), dict(_leaves(new, ""))):
+    for path, before, after in _field_changes(dict(leaves(old, "")), dict(leaves(new, ""))):
         yield ConfigChange(change="change", kind=kind, id=entity_id, name=entity_id, path=path, old=before, new=after)
 
 
@@ -95,18 +95,18 @@ def _field_changes(old: dict[str, str], new: dict[str, str]) -> Iterator[tuple[s
 def _fields(form: InboundForm) -> dict[str, str]:
     found = {name: words_of(getattr(form, name)) for name in PLAIN_FIELDS}
     for name in OBJECT_FIELDS:
-        found |= dict(_leaves(getattr(form, name), name))
+        found |= dict(leaves(getattr(form, name), name))
     return found
 
 
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
+def leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
     """Every plain value with its path; lists of plain values stay together."""
     if isinstance(value, dict) and value:
         for key, each in value.items():
-            yield from _leaves(each, f"{path}.{key}" if path else str(key))
+            yield from leaves(each, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list) and any(isinstance(each, (dict, list)) for each in value):
         for index, each in enumerate(value):
-            yield from _leaves(each, f"{path}[{index}]")
+            yield from leaves(each, f"{path}[{index}]")
     elif value != {}:
         yield path, words_of(value)
 
