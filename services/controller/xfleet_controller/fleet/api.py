@@ -56,7 +56,7 @@ class CertificateApi(Controller):
     path = "/servers"
     tags = ["servers"]
 
-    @get("/{server_id:int}/certificates", summary="List a server's identities")
+    @get("/{server_id:int}/identities", summary="List a server's identities")
     async def list_certificates(
         self, context: TheContext, actor: TheActor, server_id: FromPath[int]
     ) -> list[CertificateOut]:

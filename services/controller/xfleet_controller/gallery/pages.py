@@ -80,6 +80,7 @@ SPECIMENS: dict[str, Specimen] = {
             "server": samples.server(3, now),
             "detail": samples.server_detail(3, now, status="online"),
             "tasks": samples.tasks(now),
+            "orders": None,
         },
     ),
     "server-offline": _page(
@@ -89,6 +90,7 @@ SPECIMENS: dict[str, Specimen] = {
             "server": samples.server(2, now, status="offline"),
             "detail": samples.server_detail(2, now, status="offline"),
             "tasks": samples.tasks(now),
+            "orders": None,
         },
     ),
     "server-form": _dialog("Edit server", "servers/_form.html", lambda _now: {"server_form": samples.server_form()}),

@@ -9,6 +9,7 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 
 from xfleet_contracts.errors import Refusal
+from xfleet_controller.auth.rights import authorize
 from xfleet_controller.edge import public_base
 from xfleet_controller.fleet import store as fleet_store
 from xfleet_controller.joining.service import BrokerNotPublic, PanelNotPublic, make_join_line
@@ -37,12 +38,14 @@ CONFLICT = 409
 @get("/servers/new", include_in_schema=False)
 async def show_new_form(visit: NamedDependency[Visit]) -> Response[bytes]:
     """The first step: what the server is called."""
+    authorize(visit.actor, "servers.write")
     return visit.dialog("servers/_new.html", "Add server", server_form=_new_form(FormView(values={})))
 
 
 @post("/servers/new", include_in_schema=False)
 async def take_new_form(visit: NamedDependency[Visit]) -> Response[Any]:
     """Adds the server and goes on to the next step."""
+    authorize(visit.actor, "servers.write")
     fields = await read_fields(visit.request)
     new = ServerNew(
         name=fields.text("name"),
@@ -67,6 +70,7 @@ async def take_new_form(visit: NamedDependency[Visit]) -> Response[Any]:
 @get("/servers/{server_id:int}/join", include_in_schema=False)
 async def show_join(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """The step that is next: the broker's addresses, or the button that makes the line."""
+    authorize(visit.actor, "fleet.enroll")
     view = await get_server(visit.context, visit.actor, server_id)
     reach = await joins.find_reach(visit.context, visit.actor)
     if not reach.usable:
@@ -78,6 +82,7 @@ async def show_join(visit: NamedDependency[Visit], server_id: FromPath[int]) -> 
 @post("/servers/{server_id:int}/join", include_in_schema=False)
 async def take_join(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[Any]:
     """Makes the line and waits for its machine."""
+    authorize(visit.actor, "fleet.enroll")
     fields = await read_fields(visit.request)
     return await _next_step(visit, await get_server(visit.context, visit.actor, server_id), fields)
 
@@ -85,6 +90,7 @@ async def take_join(visit: NamedDependency[Visit], server_id: FromPath[int]) -> 
 @post("/servers/{server_id:int}/join/broker", include_in_schema=False)
 async def take_broker(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[Any]:
     """Says where agents elsewhere find the broker, opens its listener, and tries it."""
+    authorize(visit.actor, "fleet.enroll")
     fields = await read_fields(visit.request)
     view = await get_server(visit.context, visit.actor, server_id)
     replaces = fields.is_on("replaces")
@@ -102,6 +108,7 @@ async def take_broker(visit: NamedDependency[Visit], server_id: FromPath[int]) -
 @get("/servers/{server_id:int}/replace", include_in_schema=False)
 async def show_replace(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """Says what replacing a machine means, and asks for the new one's address."""
+    authorize(visit.actor, "fleet.enroll")
     view = await get_server(visit.context, visit.actor, server_id)
     return visit.dialog("servers/_replace.html", "Replace machine", replace=_replace_view(view, FormView(values={})))
 
@@ -109,12 +116,14 @@ async def show_replace(visit: NamedDependency[Visit], server_id: FromPath[int]) 
 @get("/servers/{server_id:int}/delete", include_in_schema=False)
 async def show_delete(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """Asks before deleting, with everything that goes."""
+    authorize(visit.actor, "servers.write")
     return visit.dialog("servers/_delete.html", "Delete server", deletion=await _deletion(visit, server_id))
 
 
 @post("/servers/{server_id:int}/delete", include_in_schema=False)
 async def take_delete(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[Any]:
     """Begins to take it away, or takes it away by force."""
+    authorize(visit.actor, "servers.write")
     fields = await read_fields(visit.request)
     try:
         done = await removal.delete_server(

@@ -98,6 +98,7 @@ async def show_server(visit: NamedDependency[Visit], server_id: FromPath[int]) -
 @get("/servers/{server_id:int}/edit", include_in_schema=False)
 async def show_server_form(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """The form of one server."""
+    authorize(visit.actor, "servers.write")
     view = await get_server(visit.context, visit.actor, server_id)
     return visit.dialog(FORM, "Edit server", server_form=form_view(view.server))
 
