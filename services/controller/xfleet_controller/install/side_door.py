@@ -61,8 +61,8 @@ class SideDoor:
     async def _serve(self, app: ASGIApp, listeners: list[socket.socket]) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         config = uvicorn.Config(
-            app, loop="none", log_config=None, access_log=False, server_header=False, lifespan="off", limit_concurrency=AT_ONCE,
-            timeout_graceful_shutdown=1, proxy_headers=False,
+            app, loop="none", log_config=None, access_log=False, server_header=False, lifespan="off",
+            limit_concurrency=AT_ONCE, timeout_graceful_shutdown=1, proxy_headers=False,
         )  # fmt: skip
         server = _Server(config)
         serving = asyncio.ensure_future(server.serve(sockets=listeners))
