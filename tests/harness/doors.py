@@ -96,6 +96,9 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
     ("fleet.revoke", OPERATORS, """
         POST /servers/{server_id:int}/revoke
      """),
+    ("tasks.read+servers.order.write", OPERATORS, """
+        POST /tasks/{task_id:int}/cancel
+     """),
     ("fleet.read", OPERATORS, """
         GET /rollouts
         GET /rollouts/{rollout_id:int}
@@ -153,7 +156,6 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
     ("tasks.read", ALL, """
         GET /tasks
         GET /tasks/{task_id:int}
-        POST /tasks/{task_id:int}/cancel
      """),
     ("tokens.read", ALL, """
         GET /tokens
@@ -210,7 +212,6 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         GET /clients/{client_id:int}
         GET /tasks
         GET /tasks/{task_id:int}
-        POST /tasks/{task_id:int}/cancel
         GET /settings
         POST /settings/password
         POST /settings/bot-code
@@ -263,6 +264,7 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         GET /rollouts/{rollout_id:int}
         POST /rollouts/{rollout_id:int}/pause
         POST /rollouts/{rollout_id:int}/resume
+        POST /tasks/{task_id:int}/cancel
         POST /rollouts/{rollout_id:int}/cancel
         GET /servers/{server_id:int}/edit
         POST /servers/{server_id:int}/edit
