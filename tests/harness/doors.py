@@ -309,6 +309,7 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         POST /settings/backups/schedule
         POST /settings/backups/retention
         GET /settings/backups/{name:str}/file
+        GET /settings/backups/{name:str}/delete
         POST /settings/backups/{name:str}/delete
      """),
 )  # fmt: skip
