@@ -131,7 +131,7 @@ async def test_each_wrong_request_is_refused_by_name(world: World, api: httpx.As
     assert code_of(await asking(nonce="")) == "signature_wrong"
     await api.post(f"/api/v1/servers/{server_id}/revoke", json={"reason": "sold"})
     assert code_of(await asking()) == "revoked"
-    rows = (await api.get(f"/api/v1/servers/{server_id}/certificates")).json()
+    rows = (await api.get(f"/api/v1/servers/{server_id}/identities")).json()
     assert [(row["source"], row["status"]) for row in rows] == [("https", "revoked"), ("enroll", "revoked")]
 
 
@@ -168,7 +168,7 @@ async def test_an_agent_that_slept_for_a_year_comes_back_by_itself_through_its_p
             assert stored.nkey_seed == identity.nkey_seed
             assert stored.jwt != identity.jwt
         assert f"127.0.0.1:{world.settings.port}" in proxy.asked
-    rows = (await api.get(f"/api/v1/servers/{server_id}/certificates")).json()
+    rows = (await api.get(f"/api/v1/servers/{server_id}/identities")).json()
     assert [(row["source"], row["status"]) for row in rows] == [("https", "good"), ("enroll", "expired")]
     assert any(event.type == "server_returned" and event.server == "sleeper" for event in await events_of(world))
 
