@@ -73,11 +73,11 @@ async def running_world(data_dir: Path, **settings: Any) -> AsyncIterator[World]
 
 
 @asynccontextmanager
-async def stopped_world(data_dir: Path, **settings: Any) -> AsyncIterator[World]:
+async def stopped_world(data_dir: Path, *, broker_port: int = 0, **settings: Any) -> AsyncIterator[World]:
     """`init` and a broker; whoever wants a controller, or one after the other, opens it and sets it."""
     chosen = ControllerSettings(data_dir=data_dir, admin_password=PASSWORD, **settings)
-    made = await initialize(chosen, InitOrder(local_agent=True, broker_port=0))
-    broker = BrokerProcess(BrokerSettings(directory=chosen.broker_dir, port=0))
+    made = await initialize(chosen, InitOrder(local_agent=True, broker_port=broker_port))
+    broker = BrokerProcess(BrokerSettings(directory=chosen.broker_dir, port=broker_port))
     await broker.start()
     try:
         yield World(msgspec.structs.replace(chosen, broker_url=broker.url), broker, made)
