@@ -38,7 +38,9 @@ def test_a_backup_is_made_fetched_and_removed(admin: Visitor, panel: PanelWorld)
     path = page.partition("/settings/backups/xfleet-")[2].partition("/file")[0]
     fetched = admin.get(f"/settings/backups/xfleet-{path}/file")
     assert fetched.content.startswith(b"xfleet-backup\n")
+    assert "Remove backup?" in admin.get(f"/settings/backups/xfleet-{path}/delete").text
     assert admin.post(f"/settings/backups/xfleet-{path}/delete", {}).status_code == 303
+    assert admin.get(f"/settings/backups/xfleet-{path}/delete").status_code == 404
     assert admin.post(f"/settings/backups/xfleet-{path}/delete", {}).status_code == 404
 
 

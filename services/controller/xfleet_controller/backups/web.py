@@ -13,8 +13,9 @@ from xfleet_contracts.errors import Refusal
 from xfleet_controller.auth.rights import authorize
 from xfleet_controller.backups import service
 from xfleet_controller.backups.archive import MIN_PASSPHRASE
-from xfleet_controller.backups.store import Schedule
+from xfleet_controller.backups.store import Backup, Schedule
 from xfleet_controller.backups.views import BackupRowView, BackupsPageView
+from xfleet_controller.errors import NotFound
 from xfleet_controller.panel.forms import Fields, read_fields, refused, whole_number
 from xfleet_controller.panel.views import FormView
 from xfleet_controller.panel.visit import UNPROCESSABLE, Visit
@@ -84,6 +85,16 @@ async def fetch_backup(visit: NamedDependency[Visit], name: FromPath[str]) -> Fi
     return File(path, filename=name, media_type="application/octet-stream")
 
 
+@get("/settings/backups/{name:str}/delete", include_in_schema=False)
+async def show_delete(visit: NamedDependency[Visit], name: FromPath[str]) -> Response[bytes]:
+    """Asks once more."""
+    found = await service.look(visit.context, visit.actor)
+    for row in found.backups:
+        if row.name == name:
+            return visit.dialog("backups/_delete.html", "Remove backup?", row=_row(row))
+    raise NotFound("There is no such backup.")
+
+
 @post("/settings/backups/{name:str}/delete", include_in_schema=False)
 async def remove_backup(visit: NamedDependency[Visit], name: FromPath[str]) -> Response[Any]:
     """Removes it for good."""
@@ -91,7 +102,11 @@ async def remove_backup(visit: NamedDependency[Visit], name: FromPath[str]) -> R
     return _done(visit, "removed")
 
 
-DOORS = (show_backups, make_backup, take_schedule, take_retention, fetch_backup, remove_backup)
+DOORS = (show_backups, make_backup, take_schedule, take_retention, fetch_backup, show_delete, remove_backup)
+
+
+def _row(row: Backup) -> BackupRowView:
+    return BackupRowView(name=row.name, size_bytes=row.size_bytes, made_at=row.made_at, scheduled=row.scheduled)
 
 
 def _done(visit: Visit, what: str) -> Response[Any]:
@@ -133,10 +148,7 @@ async def _page(
         "plan_passphrase": "",
     }
     page = BackupsPageView(
-        rows=tuple(
-            BackupRowView(name=row.name, size_bytes=row.size_bytes, made_at=row.made_at, scheduled=row.scheduled)
-            for row in found.backups
-        ),
+        rows=tuple(_row(row) for row in found.backups),
         directory=str(found.directory),
         passphrase_known=found.passphrase_known,
         planned=found.schedule.every_hours > 0,
