@@ -265,6 +265,7 @@ class XrayDriver:
             old, before = self.current, self._in_use()
             self._choose(program)
             self._before = (before, time.monotonic() + FALL_BACK_WITHIN_S)
+            await self._note_started_with(new.shape)
             await self._serve(new, version=program.version)
             await self._retire(old, self._drain_s)
             self._events.tell("xray_switched", version=program.version, before=before.version)
@@ -333,9 +334,12 @@ class XrayDriver:
         Raises `XrayDown` or `XrayHung`.
         """
         shape = shape_of(state)
+        await self._note_started_with(shape)
+        return await self.processes.start(state, shape)
+
+    async def _note_started_with(self, shape: Shape) -> None:
         fact = {UNCONVERGED: config_digest(shape)}
         await noted(self._events, self._worker.run(lambda: self._store.save_facts(**fact)))
-        return await self.processes.start(state, shape)
 
     async def _serve(self, running: RunningXray, *, version: str, since_s: float = 0.0) -> None:
         self.current = running
