@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from xfleet_contracts import codec, subjects
 from xfleet_contracts.care import BLOB_PART_BYTES, MAX_BLOB_BYTES, BlobAsk, BlobPart, BlobSent, RestoreOrder
@@ -240,5 +240,5 @@ def _taken(intake: Intake, payload: bytes) -> bytes:
 def _measured(file: BinaryIO) -> tuple[int, str]:
     file.flush()
     file.seek(0)
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.file_digest(cast("Any", file), "sha256").hexdigest()
     return os.fstat(file.fileno()).st_size, digest
