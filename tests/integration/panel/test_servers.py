@@ -113,6 +113,10 @@ def test_mode_and_enabling_are_one_click_each(admin: Visitor) -> None:
     admin.get("/servers/3")
     assert admin.post("/servers/3/mode", {"mode": "drain"}).status_code == 303
     assert "draining" in admin.get("/servers/3").text
+    add_inbound(admin, 3, 20010, "door-drained")
+    inbound = re.search(r"/inbounds/(\d+)/edit", admin.get("/inbounds?server=3").text).group(1)
+    made = admin.post("/clients/new", {"name": "zoe", "inbound_ids": [inbound], "enabled": "on"})
+    assert "Not handed out now: lima" in admin.get(made.headers["location"].removeprefix("/x7k2")).text
     assert admin.post("/servers/3/mode", {"mode": "nap"}).status_code == 422
     assert admin.post("/servers/3/disable", {}).status_code == 303
     assert "disabled" in admin.get("/servers/3").text

@@ -85,6 +85,8 @@ class ClientDetailView(msgspec.Struct, frozen=True, kw_only=True):
     """How the last disconnect applied, one line per server."""
     address_warning: str = ""
     """Why a phone could not reach the links as they are."""
+    withheld_servers: str = ""
+    """Names of the servers that are handed out to nobody now."""
 
 
 class ClientFormView(msgspec.Struct, frozen=True, kw_only=True):

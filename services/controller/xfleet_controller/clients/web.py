@@ -3,6 +3,7 @@
 import asyncio
 from typing import Annotated, Any
 
+import msgspec
 from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
@@ -29,7 +30,7 @@ from xfleet_controller.panel.forms import Fields, read_fields, refused_later, wh
 from xfleet_controller.panel.responses import is_htmx
 from xfleet_controller.panel.views import MAX_PAGE, FormView, OptionView, PagingView
 from xfleet_controller.panel.visit import UNPROCESSABLE, Visit, triggers
-from xfleet_controller.subscriptions.links import subscription_path
+from xfleet_controller.subscriptions.links import list_withheld, subscription_path
 
 CHANGED = "clients-changed"
 FORM = "clients/_form.html"
@@ -165,6 +166,9 @@ async def _detail(visit: Visit, view: ClientView) -> Response[bytes]:
     base = public_base(visit.request, visit.context)
     url = f"{base}{subscription_path(view.row.sub_id)}" if view.links_shown else ""
     client = await asyncio.to_thread(detail_view, view, url, await inbound_titles(visit))
+    async with visit.context.database.read() as session:
+        withheld = await list_withheld(session, view.row.id)
+    client = msgspec.structs.replace(client, withheld_servers=", ".join(withheld))
     return visit.dialog("clients/_detail.html", view.row.name, client=client)
 
 

@@ -37,6 +37,12 @@ def is_handed_out(server: Server) -> bool:
     return server.enabled and server.mode == ACTIVE and server.retiring_at is None
 
 
+async def list_withheld(session: AsyncSession, client_id: int) -> list[str]:
+    """The servers a client is on that are handed out to nobody now, by name."""
+    places = await store.places_of(session, [client_id])
+    return list(dict.fromkeys(place.server.name for place in places if not is_handed_out(place.server)))
+
+
 async def links_of(session: AsyncSession, context: Context, clients: Sequence[Client]) -> dict[int, list[Link]]:
     """The links of each client on inbounds that are enabled, by client id."""
     by_id = {client.id: client for client in clients}
