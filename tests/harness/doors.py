@@ -152,6 +152,8 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
     ("tasks.read", ALL, """
         GET /tasks
         GET /tasks/{task_id:int}
+     """),
+    ("tasks.read+servers.order.write", OPERATORS, """
         POST /tasks/{task_id:int}/cancel
      """),
     ("tokens.read", ALL, """
@@ -196,7 +198,6 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         GET /clients/{client_id:int}
         GET /tasks
         GET /tasks/{task_id:int}
-        POST /tasks/{task_id:int}/cancel
         GET /settings
         POST /settings/password
         POST /settings/bot-code
@@ -243,6 +244,7 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         POST /servers/{server_id:int}/orders/start
         POST /servers/{server_id:int}/orders/restart
         POST /servers/{server_id:int}/orders/certificates
+        POST /tasks/{task_id:int}/cancel
         GET /rollouts
         GET /rollouts/new
         POST /rollouts/new
