@@ -47,6 +47,7 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
         DELETE /bot/bindings/{telegram_id:int}
      """),
     ("servers.read", ALL, """
+        GET /fleet/agent-release
         GET /servers
         GET /servers/choices
         GET /servers/{server_id:int}
@@ -95,6 +96,9 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
      """),
     ("fleet.revoke", OPERATORS, """
         POST /servers/{server_id:int}/revoke
+     """),
+    ("tasks.read+servers.order.write", OPERATORS, """
+        POST /tasks/{task_id:int}/cancel
      """),
     ("fleet.read", OPERATORS, """
         GET /rollouts
@@ -148,13 +152,11 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
         GET /clients/{client_id:int}/traffic
         GET /traffic/gaps
         GET /traffic
+        GET /traffic/gaps
      """),
     ("tasks.read", ALL, """
         GET /tasks
         GET /tasks/{task_id:int}
-     """),
-    ("tasks.read+servers.order.write", OPERATORS, """
-        POST /tasks/{task_id:int}/cancel
      """),
     ("tokens.read", ALL, """
         GET /tokens
@@ -177,6 +179,19 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
     ("tokens.read+admins.read", OWNERS, """
         GET /admins/{admin_id:int}/tokens
      """),
+    ("fleet.backup", OWNERS, """
+        GET /backups
+        POST /backups
+        PUT /backups/schedule
+        GET /backups/{name:str}/file
+        DELETE /backups/{name:str}
+     """),
+    ("settings.read", OPERATORS, """
+        GET /settings/retention
+     """),
+    ("settings.write", OWNERS, """
+        PUT /settings/retention
+     """),
     ("audit.read", OPERATORS, """
         GET /audit
         GET /audit/export/{form:str}
@@ -192,6 +207,7 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         POST /logout
         GET /servers
         GET /servers/{server_id:int}
+        GET /servers/{server_id:int}/identities
         GET /servers/{server_id:int}/orders
         GET /inbounds
         GET /clients
@@ -263,6 +279,7 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         GET /servers/{server_id:int}/replace
         GET /servers/{server_id:int}/delete
         POST /servers/{server_id:int}/delete
+        POST /servers/{server_id:int}/revoke
         GET /inbounds/new
         POST /inbounds/new
         GET /inbounds/{inbound_id:int}/edit
@@ -288,6 +305,13 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         GET /settings/admins/{admin_id:int}/delete
         POST /settings/admins/{admin_id:int}/delete
         GET /settings/admins/{admin_id:int}/tokens
+        GET /settings/backups
+        POST /settings/backups
+        POST /settings/backups/schedule
+        POST /settings/backups/retention
+        GET /settings/backups/{name:str}/file
+        GET /settings/backups/{name:str}/delete
+        POST /settings/backups/{name:str}/delete
      """),
 )  # fmt: skip
 """For browsers with a session; no API token opens them."""

@@ -38,7 +38,7 @@ ENDLESS = re.compile(r"/live|(?:/api/v1)?/servers/[0-9]{1,18}/logs/live")
 SLOW = re.compile(r"(?:/api/v1)?/servers/[0-9]{1,18}/(?:orders/)?(?:backup|restore)")
 """Paths that move files to and from servers."""
 SLOW_TIMEOUT_S = 150.0
-LARGE = ("/api/v1/backups", "/backups")
+LARGE = ("/api/v1/backups", "/settings/backups")
 """Below these, large files are made and sent."""
 SECRET_PATHS = ("/sub/", "/invite/")
 """What follows them lets in whoever knows it: the log does not hold it."""

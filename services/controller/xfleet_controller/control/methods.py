@@ -12,6 +12,7 @@ from xfleet_contracts.control import Actor as ActorAnswer
 from xfleet_contracts.control import (
     ActorRequest,
     BindRequest,
+    CertificateProbe,
     Done,
     EnrollOrder,
     FleetStatus,
@@ -31,6 +32,7 @@ from xfleet_controller.auth.rights import Actor, authorize
 from xfleet_controller.bot import service as bot
 from xfleet_controller.context import Context
 from xfleet_controller.fleet import service as fleet
+from xfleet_controller.fleet.probe import make_probe
 from xfleet_controller.joining import service as joining
 from xfleet_controller.orders import service as orders
 from xfleet_controller.orders.verbs import get_verb
@@ -64,10 +66,14 @@ class Methods:
             control.ORDER: self._order,
             control.REVOKE: self._revoke,
             control.ENROLL: self._enroll,
+            control.PROBE: self._probe,
         }
 
     async def _bind(self, payload: bytes) -> ActorAnswer:
         return await bot.bind(self._context, codec.decode(payload, BindRequest))
+
+    async def _probe(self, payload: bytes) -> CertificateProbe:
+        return await make_probe(self._context, await self._who(codec.decode(payload, ActorRequest)))
 
     async def _whoami(self, payload: bytes) -> ActorAnswer:
         actor = await self._who(codec.decode(payload, ActorRequest))

@@ -82,6 +82,7 @@ SPECIMENS: dict[str, Specimen] = {
             "server": samples.server(3, now),
             "detail": samples.server_detail(3, now, status="online"),
             "tasks": samples.tasks(now),
+            "orders": None,
         },
     ),
     "server-offline": _page(
@@ -91,6 +92,7 @@ SPECIMENS: dict[str, Specimen] = {
             "server": samples.server(2, now, status="offline"),
             "detail": samples.server_detail(2, now, status="offline"),
             "tasks": samples.tasks(now),
+            "orders": None,
         },
     ),
     "server-form": _dialog("Edit server", "servers/_form.html", lambda _now: {"server_form": samples.server_form()}),
@@ -112,6 +114,9 @@ SPECIMENS: dict[str, Specimen] = {
     ),
     "server-replace": _dialog(
         "Replace machine", "servers/_replace.html", lambda _now: {"replace": samples.replace(here_only=True)}
+    ),
+    "server-identities": _dialog(
+        "Identities", "servers/_identities.html", lambda now: {"identities": samples.identities(now)}
     ),
     "server-delete": _dialog(
         "Delete server", "servers/_delete.html", lambda now: {"deletion": samples.server_deletion(now)}

@@ -179,7 +179,7 @@ async def _rows(visit: Visit, ids: tuple[int, ...]) -> Sequence[ServerView]:
 
 
 def _partial(visit: Visit, name: str, template: str, **context: object) -> str:
-    return visit.panel.templates.partial(name, template, **context)
+    return visit.panel.templates.partial(name, template, **{"shell": visit.shell} | context)
 
 
 def _point(visit: Visit, totals: TotalsView) -> str:
