@@ -47,6 +47,7 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
         DELETE /bot/bindings/{telegram_id:int}
      """),
     ("servers.read", ALL, """
+        GET /fleet/agent-release
         GET /servers
         GET /servers/choices
         GET /servers/{server_id:int}
@@ -259,13 +260,13 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         POST /servers/{server_id:int}/orders/start
         POST /servers/{server_id:int}/orders/restart
         POST /servers/{server_id:int}/orders/certificates
+        POST /tasks/{task_id:int}/cancel
         GET /rollouts
         GET /rollouts/new
         POST /rollouts/new
         GET /rollouts/{rollout_id:int}
         POST /rollouts/{rollout_id:int}/pause
         POST /rollouts/{rollout_id:int}/resume
-        POST /tasks/{task_id:int}/cancel
         POST /rollouts/{rollout_id:int}/cancel
         GET /servers/{server_id:int}/edit
         POST /servers/{server_id:int}/edit
