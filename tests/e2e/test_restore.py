@@ -64,7 +64,7 @@ async def test_after_a_restore_agents_return_bytes_are_exact_or_a_gap_is_shown_a
         await restore(archive, second / "data")
         async with fleet_up(second) as fleet:
             server = await fleet.wait_online()
-            assert server["applied_revision"] > ahead["applied_revision"]
+            assert server["applied_revision"] >= ahead["applied_revision"]
             await fleet.wait_counted(ada["id"], sink.received_bytes, sink.sent_bytes, within_s=60)
             assert (await fleet.api.get(f"clients/{ada['id']}"))["comment"] == ""
             async with XrayClient.from_link(link, send_through="127.0.0.2") as app:

@@ -80,11 +80,14 @@ async def running_world(data_dir: Path, **settings: Any) -> AsyncIterator[World]
 
 
 @asynccontextmanager
-async def stopped_world(data_dir: Path, **settings: Any) -> AsyncIterator[World]:
-    """`init` and a broker; whoever wants a controller, or one after the other, opens it and sets it."""
+async def stopped_world(data_dir: Path, *, broker_port: int = 0, **settings: Any) -> AsyncIterator[World]:
+    """`init` and a broker; whoever wants a controller, or one after the other, opens it and sets it.
+
+    A real agent needs a `broker_port` that was free: its manifest names it.
+    """
     chosen = ControllerSettings(data_dir=data_dir, admin_password=PASSWORD, **settings)
-    made = await initialize(chosen, InitOrder(local_agent=True, broker_port=0))
-    broker = BrokerProcess(BrokerSettings(directory=chosen.broker_dir, port=0))
+    made = await initialize(chosen, InitOrder(local_agent=True, broker_port=broker_port))
+    broker = BrokerProcess(BrokerSettings(directory=chosen.broker_dir, port=broker_port))
     await broker.start()
     try:
         yield World(msgspec.structs.replace(chosen, broker_url=broker.url), broker, made)
@@ -161,7 +164,7 @@ class SmallAgent:
     verbs: dict[str, Verb] = field(default_factory=dict[str, Verb])
     """How it answers verbs other than `state.apply`; None for no answer."""
     commands: list[Command] = field(default_factory=list[Command])
-    """All it was told, in order."""
+    """All it was told beside `state.apply`, in order."""
 
     @property
     def sid(self) -> str:
@@ -191,7 +194,8 @@ class SmallAgent:
         signing.verify_command(self.trusted, message.headers.get(SIGNATURE_HEADER), message.subject, message.payload)
         command = codec.decode(message.payload, Command)
         self.heard.append(verb)
-        self.commands.append(command)
+        if verb != APPLY:
+            self.commands.append(command)
         if verb == STATE_READ and verb not in self.verbs:
             await self.link.publish(message.reply, codec.encode(self._state_page(command)))
             return

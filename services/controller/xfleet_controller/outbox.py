@@ -4,11 +4,11 @@ Rows are claimed, never walked by an id: transactions commit out of order, and a
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_contracts import codec, subjects
@@ -28,9 +28,12 @@ CLAIM_S = 30
 IDLE_S = 5.0
 
 
-def note_dirty_server(session: AsyncSession, server_id: int, now: datetime) -> None:
-    """Leaves word that a server's desired state moved on."""
-    _add(session, OutboxRow(topic=STATE, server_id=server_id, payload={}, created_at=now))
+async def note_dirty_servers(session: AsyncSession, server_ids: Sequence[int], now: datetime) -> None:
+    """Leaves word that the desired state of these servers moved on."""
+    if server_ids:
+        values = [{"topic": STATE, "server_id": each, "payload": {}, "created_at": now} for each in server_ids]
+        await session.execute(insert(OutboxRow), values)
+        session.info.setdefault(OUTBOX_TOPICS, set()).add(STATE)
 
 
 def note_event(

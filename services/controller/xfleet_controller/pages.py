@@ -11,6 +11,7 @@ from xfleet_controller.account import web as account
 from xfleet_controller.admins import web as admins
 from xfleet_controller.audit import web as audit
 from xfleet_controller.auth.web import show_login, take_code, take_login, take_logout
+from xfleet_controller.backups import web as backups
 from xfleet_controller.clients import web as clients
 from xfleet_controller.context import Context
 from xfleet_controller.dashboard.web import show_chart, show_dashboard
@@ -37,7 +38,8 @@ DOORS = (
     servers.show_servers, servers.show_server, servers.show_server_form, servers.take_server_form, servers.enable,
     servers.disable, servers.take_mode, server_dialogs.show_new_form, server_dialogs.take_new_form,
     server_dialogs.show_join, server_dialogs.take_join, server_dialogs.take_broker, server_dialogs.show_replace,
-    server_dialogs.show_delete, server_dialogs.take_delete,
+    server_dialogs.show_delete, server_dialogs.take_delete, server_dialogs.show_identities,
+    server_dialogs.take_revocation,
     inbounds.show_inbounds, inbounds.show_new_form, inbounds.take_new_form, inbounds.show_form, inbounds.take_form,
     inbounds.enable, inbounds.disable, inbounds.show_delete, inbounds.take_delete,
     clients.show_clients, clients.show_new_form, clients.take_new_form, clients.show_client, clients.show_form,
@@ -51,7 +53,7 @@ DOORS = (
     admins.show_reset, admins.take_reset, admins.take_totp_away, admins.show_delete, admins.take_delete,
     admins.show_invite, admins.take_invite,
     tokens.show_tokens, tokens.show_tokens_of, tokens.show_new_form, tokens.take_new_form, tokens.revoke,
-    audit.show_audit, audit.export_audit,
+    audit.show_audit, audit.export_audit, *backups.DOORS,
     show_gallery, show_specimen,
 )  # fmt: skip
 

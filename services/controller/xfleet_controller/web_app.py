@@ -39,6 +39,7 @@ from xfleet_controller.subscriptions.api import SubscriptionDoor
 from xfleet_controller.tasks.api import TaskApi
 from xfleet_controller.tokens.api import TokenApi
 from xfleet_controller.traffic.api import ClientTrafficApi, TrafficApi
+from xfleet_controller.upkeep.api import RetentionApi
 
 
 def create_web_app(
@@ -79,6 +80,7 @@ def create_litestar(
             TrafficApi,
             BotApi,
             BackupApi,
+            RetentionApi,
             RolloutApi,
             AdminApi,
             InviteApi,

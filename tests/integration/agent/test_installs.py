@@ -101,6 +101,13 @@ async def test_releases_that_do_not_work_here_change_nothing(
     after = (await controller.heard()).xray
     assert (after.start_id, after.source, after.version) == (before.start_id, BUNDLED, before.version)
     await eventually(lambda: [each.start_id for each in agent.xrays()] == [before.start_id])
+    # one that an operator stopped stays stopped, and starts as what was chosen meanwhile
+    assert (await controller.ask("xray.stop")).ok
+    assert (await install(controller, mirror.xray("99.1.3"))).version == "99.1.3"
+    assert agent.xrays() == []
+    assert (await controller.ask("xray.start")).ok
+    beat = await controller.heard()
+    assert (beat.xray.status, beat.xray.source) == ("running", "99.1.3")
 
 
 async def test_an_xray_that_dies_soon_after_it_took_over_gives_way_to_the_one_before(

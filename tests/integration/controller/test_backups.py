@@ -351,6 +351,22 @@ async def test_a_full_disk_is_told_keeps_the_old_ones_and_leaves_no_rest(
         await database.close()
 
 
+async def test_two_at_once_are_one_and_a_clear_no(fleet: Context) -> None:
+    made = await asyncio.gather(
+        *(service.make(fleet, ADMIN, secret=PASSPHRASE) for _ in range(2)), return_exceptions=True
+    )
+    assert sorted(type(each).__name__ for each in made) == ["Backup", "BackupRunning"]
+    assert fleet.backups.last_error == ""
+
+
+async def test_what_a_killed_backup_left_goes_with_the_next(fleet: Context) -> None:
+    left = fleet.settings.data_dir / ".backup-0000"
+    left.mkdir()
+    (left / "xfleet.db").write_bytes(b"half")
+    await service.make(fleet, ADMIN, secret=PASSPHRASE)
+    assert not left.exists()
+
+
 async def test_the_age_of_the_newest_backup_is_a_figure(fleet: Context) -> None:
     await service.make(fleet, ADMIN, secret=PASSPHRASE)
     loop = asyncio.ensure_future(jobs.keep_schedule(fleet))

@@ -13,6 +13,7 @@ from harness.controller_fleet import SmallAgent, World, api_of, beating, running
 from xfleet_contracts.apply import Degraded
 from xfleet_contracts.desired_state import EntityKey, StatePoint, digest_of
 from xfleet_contracts.errors import ErrorBody
+from xfleet_controller.clients.models import Tombstone
 from xfleet_controller.servers.models import ServerRevision, StateEntity
 
 pytestmark = pytest.mark.real_broker
@@ -237,3 +238,39 @@ async def test_a_refused_state_that_returns_fails_at_once_and_a_new_agent_may_ta
     assert made["tasks"][0]["status"] == "failed"
     agent.instance, agent.seq, agent.refusal = "i2", 0, None
     await beating(agent, lambda: in_step(world, agent), within_s=20)
+
+
+async def test_ten_edits_while_the_agent_was_away_arrive_in_one_apply_and_deletions_wait_visibly(
+    world: World, api: Any, agent: SmallAgent
+) -> None:
+    await eventually(lambda: in_step(world, agent))
+    inbound = await add_inbound(api)
+    body = {"name": "leaver", "inbound_ids": [inbound["id"]]}
+    leaver = (await api.post("/api/v1/clients", params={"wait": 10}, json=body)).json()
+    await agent.link.close()
+    made = [
+        (await api.post("/api/v1/clients", json={"name": f"c{number}", "inbound_ids": [inbound["id"]]})).json()
+        for number in range(8)
+    ]
+    await api.patch(f"/api/v1/inbounds/{inbound['id']}", json={"port": 8081})
+    gone = (await api.delete(f"/api/v1/clients/{leaver['id']}")).json()
+    context = world.controller.context
+    async with context.database.read() as session:
+        assert [each.retiring for each in await session.scalars(select(Tombstone))] == [True]
+    lines = (await api.get("/api/v1/servers/1/diff")).json()["lines"]
+    assert sorted(line["change"] for line in lines) == ["add"] * 8 + ["change", "remove"]
+
+    async def completed() -> bool:
+        tasks = [await api.get(f"/api/v1/tasks/{each}") for each in (made[0]["task_ids"][0], gone["task_ids"][0])]
+        return all(task.json()["status"] == "completed" for task in tasks)
+
+    async with small_agent(world, agent.keys) as back:
+        back.bodies, back.point, back.instance, back.seq = agent.bodies, agent.point, "i2", 0
+        await beating(back, completed, within_s=25)
+        changes = [each for each in back.orders if each.difference and (each.difference.put or each.difference.remove)]
+        assert len(changes) == 1
+        assert changes[0].difference is not None
+        assert (len(changes[0].difference.put), len(changes[0].difference.remove)) == (9, 1)
+    async with context.database.read() as session:
+        assert [each.retiring for each in await session.scalars(select(Tombstone))] == [False]
+    assert (await api.get("/api/v1/servers/1/diff")).json()["lines"] == []

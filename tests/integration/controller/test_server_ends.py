@@ -1,21 +1,28 @@
 """The end of a server and of its machine, over the real broker: retiring, and another machine in its place."""
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from sqlalchemy import select
 
 from harness.broker import eventually
-from harness.controller import REALITY, make_beat
+from harness.controller import PASSWORD, REALITY, make_beat
 from harness.controller_fleet import World, api_of, beating, open_token, running_world, small_agent
 from xfleet_contracts.heartbeat import SpoolState
+from xfleet_controller.auth.rights import SYSTEM
 from xfleet_controller.fleet.models import Revocation
 from xfleet_controller.inbounds.models import Host, Inbound
-from xfleet_controller.servers import removal, service
+from xfleet_controller.pages import panel_pages
+from xfleet_controller.servers import jobs, removal, service
+from xfleet_controller.servers.dialogs import waiting_view
 from xfleet_controller.servers.models import Server
+from xfleet_controller.web_app import create_web_app
 
 pytestmark = pytest.mark.real_broker
 OLD, NEW, OTHER = "198.51.100.1", "203.0.113.9", "192.0.2.200"
@@ -87,6 +94,7 @@ async def test_another_machine_takes_a_servers_place_and_addresses_follow(world:
         await eventually(lambda: old.point.revision > 0)
 
         async def told() -> bool:
+            await jobs.flush_presence(context)
             return (await shown(api))["reported_address"] == OLD
 
         await beating_at(old, told, OLD)
@@ -101,6 +109,7 @@ async def test_another_machine_takes_a_servers_place_and_addresses_follow(world:
             new.instance = "i2"
 
             async def replaced() -> bool:
+                await jobs.flush_presence(context)
                 return ((await shown(api)).get("replaced") or {}).get("state") == "done"
 
             await beating_at(new, replaced, NEW)
@@ -111,6 +120,41 @@ async def test_another_machine_takes_a_servers_place_and_addresses_follow(world:
     async with context.database.read() as session:
         assert sorted(await session.scalars(select(Host.address))) == sorted([NEW, OTHER])
         assert (await session.get_one(Server, 1)).public_address == NEW
+
+
+async def test_a_server_is_added_in_the_panel_and_its_line_is_waited_for(world: World) -> None:
+    context = world.controller.context
+    pages = panel_pages(context)
+    app = create_web_app(context, pages=pages.handlers, html_error=pages.html_error)
+    transport = httpx.ASGITransport(app, client=("127.0.0.1", 40000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://panel.example.com") as browser:
+        await browser.post("/login", data={"username": "admin", "password": PASSWORD})
+        found = re.search(r'name="csrf_token" value="([^"]+)"', (await browser.get("/servers")).text)
+        assert found is not None
+        browser.headers.update(
+            {"x-csrf-token": found.group(1), "hx-request": "true", "hx-target": "div#dialog-content"}
+        )
+        step = await browser.post("/servers/new", data={"name": "Quito 1"})
+        assert 'name="broker_urls"' in step.text, step.text
+        local = await browser.post("/servers/2/join/broker", data={"broker_urls": "127.0.0.1"})
+        assert local.status_code == 422
+        assert 'id="error-broker_urls"' in local.text
+        line = await browser.post("/servers/2/join", data={"anyway": "on"})
+        assert "Waiting for it" in line.text, line.text
+        server_id, since_s = re.search(r"ids=(\d+)%2C(\d+)", line.text).groups()  # type: ignore[union-attr]
+    async with api_of(world) as api:
+        join = await api.post("/api/v1/servers/2/join-line", json={"anywhere": True})
+    visit: Any = SimpleNamespace(context=context, actor=SYSTEM)
+    assert (await waiting_view(visit, int(server_id), int(since_s))).state == "waiting"
+    enrolling = msgspec.structs.replace(open_token(join.json()["enrollment_token"]), broker_urls=(world.broker.url,))
+    async with small_agent(world, token=enrolling) as agent:
+
+        async def online() -> bool:
+            await agent.beat()
+            return (await waiting_view(visit, int(server_id), int(since_s))).state == "online"
+
+        await eventually(online, every_s=0.4)
+    assert agent.sid == "quito-1"
 
 
 async def beating_at(agent: Any, condition: Any, address: str) -> None:

@@ -8,6 +8,7 @@ from xfleet_controller.errors import FieldError, Invalid, invalid
 from xfleet_controller.panel.forms import Fields, whole_number
 
 GEO_NAMES = ("geoip.dat", "geosite.dat")
+GEO_BLANK = {f"{field}_{index}": "" for index in range(len(GEO_NAMES)) for field in ("url", "sha256")}
 INSTALL_NAMES = {"version": "version", "archive.url": "url", "archive.sha256": "sha256"}
 """The form's field for a path of a refusal."""
 DAYS = 365

@@ -12,12 +12,12 @@ from xfleet_contracts.care import MAX_BLOB_BYTES, CertificateList, ChecksRun
 from xfleet_contracts.commands import Nothing
 from xfleet_contracts.errors import Refusal
 from xfleet_contracts.message import Message
-from xfleet_controller.auth.rights import authorize
+from xfleet_controller.auth.rights import authorize, may
 from xfleet_controller.errors import BusUnavailable, Invalid, invalid
 from xfleet_controller.orders import forms, service, verbs
 from xfleet_controller.orders.answers import shown
 from xfleet_controller.orders.api import download
-from xfleet_controller.orders.present import certificate_view, check_view, is_allowed, panel_view
+from xfleet_controller.orders.present import certificate_view, check_view, panel_view
 from xfleet_controller.orders.verbs import Verb
 from xfleet_controller.orders.views import CertificatesView, ChecksView, ConfigView, OrderFormView
 from xfleet_controller.panel.forms import read_fields, refused
@@ -43,6 +43,7 @@ async def show_orders(visit: NamedDependency[Visit], server_id: FromPath[int]) -
 @get("/servers/{server_id:int}/orders/stop", include_in_schema=False)
 async def show_stop(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """Asks before Xray is stopped."""
+    authorize(visit.actor, verbs.XRAY_STOP.action)
     return await _form(visit, server_id, "orders/_stop.html", "Stop Xray?")
 
 
@@ -67,12 +68,14 @@ async def take_restart(visit: NamedDependency[Visit], server_id: FromPath[int]) 
 @get("/servers/{server_id:int}/orders/install", include_in_schema=False)
 async def show_install(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """The form of an Xray to install."""
+    authorize(visit.actor, verbs.XRAY_INSTALL.action)
     return await _form(visit, server_id, "orders/_install.html", "Install Xray")
 
 
 @post("/servers/{server_id:int}/orders/install", include_in_schema=False)
 async def take_install(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[Any]:
     """Installs an Xray from a mirror, or goes back to another one."""
+    authorize(visit.actor, verbs.XRAY_INSTALL.action)
     fields = await read_fields(visit.request)
     try:
         return await _order(
@@ -86,12 +89,14 @@ async def take_install(visit: NamedDependency[Visit], server_id: FromPath[int]) 
 @get("/servers/{server_id:int}/orders/geofiles", include_in_schema=False)
 async def show_geofiles(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """The form of geo files to fetch."""
+    authorize(visit.actor, verbs.GEOFILES_UPDATE.action)
     return await _form(visit, server_id, "orders/_geofiles.html", "Update geo files")
 
 
 @post("/servers/{server_id:int}/orders/geofiles", include_in_schema=False)
 async def take_geofiles(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[Any]:
     """Fetches geo files."""
+    authorize(visit.actor, verbs.GEOFILES_UPDATE.action)
     fields = await read_fields(visit.request)
     try:
         body = forms.geo_files_of(fields)
@@ -100,13 +105,14 @@ async def take_geofiles(visit: NamedDependency[Visit], server_id: FromPath[int])
         except Invalid as refusal:
             raise forms.renamed(refusal, body) from refusal
     except Invalid as refusal:
-        form = refused(fields.values(), refusal)
+        form = refused(forms.GEO_BLANK | fields.values(), refusal)
         return await _form(visit, server_id, "orders/_geofiles.html", "Update geo files", form)
 
 
 @get("/servers/{server_id:int}/orders/checks", include_in_schema=False)
 async def show_checks(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """The form of what to try from a server."""
+    authorize(visit.actor, verbs.CHECKS_RUN.action)
     server = await _server(visit, server_id)
     view = ChecksView(server_id=server.id, server_name=server.name, form=FormView(values={}))
     return visit.dialog("orders/_checks.html", "Checks", order_form=view)
@@ -115,6 +121,7 @@ async def show_checks(visit: NamedDependency[Visit], server_id: FromPath[int]) -
 @post("/servers/{server_id:int}/orders/checks", include_in_schema=False)
 async def take_checks(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[Any]:
     """Tries it, and shows what came of it."""
+    authorize(visit.actor, verbs.CHECKS_RUN.action)
     fields = await read_fields(visit.request)
     server = await _server(visit, server_id)
     form, checks, status = FormView(values=fields.values()), (), 200
@@ -133,12 +140,14 @@ async def take_checks(visit: NamedDependency[Visit], server_id: FromPath[int]) -
 @get("/servers/{server_id:int}/orders/certificates", include_in_schema=False)
 async def show_certificates(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """The domain certificates of a server, and a form that makes one."""
+    authorize(visit.actor, verbs.CERTS_LIST.action)
     return await _certificates(visit, server_id, FormView(values={}))
 
 
 @post("/servers/{server_id:int}/orders/certificates", include_in_schema=False)
 async def take_certificate(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[Any]:
     """Makes a self-signed certificate."""
+    authorize(visit.actor, verbs.CERTS_GENERATE.action)
     fields = await read_fields(visit.request)
     try:
         body = forms.certificate_of(fields)
@@ -150,6 +159,7 @@ async def take_certificate(visit: NamedDependency[Visit], server_id: FromPath[in
 @get("/servers/{server_id:int}/orders/config", include_in_schema=False)
 async def show_config(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """The running configuration, without secrets."""
+    authorize(visit.actor, verbs.XRAY_CONFIG.action)
     server, text, error = await _server(visit, server_id), "", ""
     try:
         held = await service.read(visit.context, visit.actor, server_id, verbs.XRAY_CONFIG, NOTHING)
@@ -170,6 +180,7 @@ async def take_backup(visit: NamedDependency[Visit], server_id: FromPath[int]) -
 @get("/servers/{server_id:int}/orders/restore", include_in_schema=False)
 async def show_restore(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """The form that takes a backup."""
+    authorize(visit.actor, verbs.RESTORE.action)
     return await _form(visit, server_id, "orders/_restore.html", "Put a backup back")
 
 
@@ -231,7 +242,7 @@ async def _certificates(visit: Visit, server_id: int, form: FormView, status: in
         form=form,
         certificates=tuple(certificate_view(each) for each in found.certificates[:MAX_ROWS]),
         error=error,
-        may_write=is_allowed(visit.actor, verbs.CERTS_GENERATE.action),
+        may_write=may(visit.actor, verbs.CERTS_GENERATE.action),
     )
     return visit.dialog("orders/_certificates.html", "Certificates", status=status, order_form=view)
 

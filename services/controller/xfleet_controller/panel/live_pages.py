@@ -71,8 +71,7 @@ async def server(visit: Visit, ids: tuple[int, ...]) -> Fragments:
         detail = await detail_of(visit, row, card)
         name = f"server-detail-{card.id}"
         found[name] = _partial(visit, name, "servers/_detail.html", server=card, detail=detail)
-        tasks = await latest_tasks(visit.context, visit.actor, server_id=card.id)
-        found["dashboard-tasks"] = _partial(visit, "dashboard-tasks", "dashboard/_tasks.html", tasks=tasks)
+        found |= await orders(visit, ids)
     return found
 
 
@@ -180,7 +179,7 @@ async def _rows(visit: Visit, ids: tuple[int, ...]) -> Sequence[ServerView]:
 
 
 def _partial(visit: Visit, name: str, template: str, **context: object) -> str:
-    return visit.panel.templates.partial(name, template, **context)
+    return visit.panel.templates.partial(name, template, **{"shell": visit.shell} | context)
 
 
 def _point(visit: Visit, totals: TotalsView) -> str:

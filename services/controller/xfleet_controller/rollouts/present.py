@@ -4,8 +4,7 @@ from itertools import groupby
 
 import msgspec
 
-from xfleet_controller.auth.rights import Actor
-from xfleet_controller.orders.present import is_allowed
+from xfleet_controller.auth.rights import Actor, may
 from xfleet_controller.rollouts import store
 from xfleet_controller.rollouts.service import WRITE, RolloutView
 from xfleet_controller.rollouts.views import RolloutDetailView, RolloutRowView, RolloutServerView, WaveView
@@ -56,5 +55,5 @@ def rollout_detail(view: RolloutView, actor: Actor) -> RolloutDetailView:
         order=msgspec.json.format(msgspec.json.encode(view.plan.order), indent=2).decode(),
         trace_id=view.plan.trace_id,
         completed_at=view.rollout.completed_at,
-        may_write=is_allowed(actor, WRITE),
+        may_write=may(actor, WRITE),
     )

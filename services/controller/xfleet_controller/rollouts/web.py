@@ -8,9 +8,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
 from xfleet_contracts.errors import Refusal
-from xfleet_controller.auth.rights import Actor, authorize
+from xfleet_controller.auth.rights import Actor, authorize, may
 from xfleet_controller.context import Context
-from xfleet_controller.orders.present import is_allowed
 from xfleet_controller.panel.forms import Fields, read_fields, refused, whole_number
 from xfleet_controller.panel.store import server_names
 from xfleet_controller.panel.views import MAX_PAGE, FormView, OptionView, PagingView
@@ -38,7 +37,7 @@ async def show_rollouts(visit: NamedDependency[Visit], page: FromQuery[int] = 1)
     rollouts = RolloutsPageView(
         rows=tuple(rollout_row(view) for view in views),
         paging=PagingView(page=page, page_size=PAGE_SIZE, total=total),
-        may_write=is_allowed(visit.actor, service.WRITE),
+        may_write=may(visit.actor, service.WRITE),
     )
     return visit.page("rollouts/index.html", rollouts=rollouts, live_url=visit.live_url("rollouts"))
 

@@ -151,7 +151,7 @@ class Dispatcher:
             elif server_id in self._dirty:
                 self._woken.put_nowait(server_id)
 
-    async def _bring(self, server_id: int) -> float | None:  # noqa: PLR0911  one per outcome
+    async def _bring(self, server_id: int) -> float | None:  # noqa: C901, PLR0911  one per outcome
         """Sends until the server is there; seconds after which to try again, None when there is nothing to do."""
         base: StatePoint | None = self._told_bases.get(server_id)
         for _ in range(ORDERS_IN_A_ROW):
@@ -187,17 +187,22 @@ class Dispatcher:
                 continue
             self._told_bases[server_id] = base = report.point
             self._sent.pop(server_id, None)
-            await self._note(plan, report)
+            if await self._note(plan, report):
+                self._targets[server_id] = report.point
+                self._backoffs.pop(server_id, None)
+                return None
         return self._later_s(server_id)
 
-    async def _note(self, plan: Plan, report: ApplyReport) -> None:
+    async def _note(self, plan: Plan, report: ApplyReport) -> bool:
+        """Whether the server is where it should be by now."""
         now = self._context.clock.now()
-        await self._writer.do(
+        there = await self._writer.do(
             plan.server_id,
             lambda session: outcome.note_report(session, plan.server_id, plan.sid, report, self._owner, now),
         )
         self._context.bell.ring()
         self._context.presence.touch(plan.sid)
+        return there
 
     def _later_s(self, server_id: int) -> float:
         return self._backoffs.setdefault(server_id, Backoff(RETRY_FIRST_S, RETRY_MOST_S)).next_s()

@@ -18,6 +18,9 @@ class _Order(NamedTuple):
     done: asyncio.Future[Any]
 
 
+_Outcome = tuple[_Order, Any, Exception | None]
+
+
 class GroupWriter:
     """Collects works that wait at the same time into one transaction, each in a savepoint of its own."""
 
@@ -36,13 +39,17 @@ class GroupWriter:
         return await order.done
 
     async def _write(self) -> None:
-        """Works are done in the order of servers, as all writers lock them."""
+        """Works are done in the order of servers, as all writers lock them.
+
+        All in one go first; only when one of them fails are they all done again, each in a savepoint of its own.
+        """
         orders, self._waiting = self._waiting[:MAX_IN_ONE_COUNT], self._waiting[MAX_IN_ONE_COUNT:]
-        outcomes: list[tuple[_Order, Any, Exception | None]] = []
+        orders.sort(key=lambda each: each.server_id)
         try:
-            async with self._database.write() as session:
-                for order in sorted(orders, key=lambda each: each.server_id):
-                    outcomes.append(await _try(session, order))  # noqa: PERF401  each waits for the one before
+            try:
+                outcomes = await self._at_once(orders)
+            except Exception:  # noqa: BLE001  whose it was is found out one by one
+                outcomes = await self._one_by_one(orders)
         except BaseException as error:
             for order in orders:
                 if not order.done.done():
@@ -58,8 +65,16 @@ class GroupWriter:
             else:
                 order.done.set_exception(failure)
 
+    async def _at_once(self, orders: list[_Order]) -> list[_Outcome]:
+        async with self._database.write() as session:
+            return [(order, await order.work(session), None) for order in orders]
 
-async def _try(session: AsyncSession, order: _Order) -> tuple[_Order, Any, Exception | None]:
+    async def _one_by_one(self, orders: list[_Order]) -> list[_Outcome]:
+        async with self._database.write() as session:
+            return [await _try(session, order) for order in orders]
+
+
+async def _try(session: AsyncSession, order: _Order) -> _Outcome:
     try:
         async with session.begin_nested():
             return order, await order.work(session), None

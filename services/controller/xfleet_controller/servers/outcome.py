@@ -14,7 +14,7 @@ from xfleet_controller.context import Context
 from xfleet_controller.outbox import note_event
 from xfleet_controller.servers.fields import MAINTENANCE
 from xfleet_controller.servers.models import Server, ServerRevision
-from xfleet_controller.servers.retiring import settle_retired
+from xfleet_controller.servers.retiring import RETIRES, settle_retired
 from xfleet_controller.tasks import store as tasks
 from xfleet_controller.tasks.models import ServerTask
 
@@ -37,11 +37,11 @@ def point_in(refusal: RemoteRefusal) -> StatePoint | None:
 
 async def note_report(
     session: AsyncSession, server_id: int, sid: str, report: ApplyReport, owner: str, now: datetime
-) -> None:
-    """Where the server is now, and what it could not apply."""
+) -> bool:
+    """Writes down where the server is now, and what it could not apply; whether that is where it should be."""
     row = await session.get(ServerRevision, server_id, with_for_update=True)
     if row is None:
-        return
+        return True
     row.wanted_revision, row.wanted_digest = report.point.revision, report.point.digest
     row.applied_revision = report.applied_revision
     before = {(each["key"]["kind"], each["key"]["id"]) for each in row.degraded}
@@ -49,13 +49,16 @@ async def note_report(
     row.degraded = [msgspec.to_builtins(each) for each in report.degraded]
     if row.lease_owner == owner:
         row.lease_owner, row.lease_until_at = "", None
-    for task in await tasks.list_open_until(session, server_id, report.point.revision):
+    finished = await tasks.list_open_until(session, server_id, report.point.revision)
+    for task in finished:
         _finish(task, report.degraded, now, report)
     server = await session.get(Server, server_id) if fresh else None
     if server is not None and server.mode != MAINTENANCE:
         details = _error_of(fresh[0])
         note_event(session, "apply_degraded", now, server=sid, subject=fresh[0].key.id, details=details)
-    await settle_retired(session)
+    if any(task.operation in RETIRES for task in finished):
+        await settle_retired(session)
+    return (row.desired_revision, row.desired_digest) == (report.point.revision, report.point.digest)
 
 
 async def note_kept(context: Context, server_id: int, target: StatePoint, owner: str) -> None:

@@ -10,6 +10,9 @@ from xfleet_controller.tasks.store import OPEN
 REVERT = "revert_config"
 """The operation of going back to an earlier configuration: it deletes inbounds too, where it was asked to."""
 
+RETIRES = frozenset({"delete_client", "delete_inbound", "delete_server", REVERT})
+"""Operations whose end may settle a tombstone."""
+
 
 async def settle_retired(session: AsyncSession) -> None:
     """Marks tombstones done whose servers are all past the deletion."""

@@ -11,13 +11,13 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_contracts.desired_state import EMPTY_DIGEST
 from xfleet_controller.auth.rights import Actor
 from xfleet_controller.context import Context
-from xfleet_controller.outbox import note_dirty_server
+from xfleet_controller.outbox import note_dirty_servers
 from xfleet_controller.servers.compile import Scope, compile_entities
 from xfleet_controller.servers.index import Name, StateIndex
 from xfleet_controller.servers.models import Server, ServerRevision, StateEntity, StatePointRow
@@ -81,12 +81,14 @@ async def changing(
     await session.flush()
     moves = await _plan_moves(session, context, rows, change.scope)
     await _store(session, context, moves)
-    tasks = [_note_move(session, context, move, change.now, operation, actor) for move in moves]
-    await session.flush()
+    for move in moves:
+        _note_move(session, context, move, change.now)
+    await note_dirty_servers(session, [move.row.server_id for move in moves], change.now)
+    tasks = await _add_tasks(session, moves, change.now, operation, actor)
     if change.scope.whole or change.scope.inbounds:
         for row in rows.values():
             await note_version(session, context.vault, row, operation=operation, actor=actor.label, now=change.now)
-    change.task_ids.extend(task.id for task in tasks)
+    change.task_ids.extend(tasks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +122,7 @@ async def _plan_moves(
     return moves
 
 
-def _note_move(
-    session: AsyncSession, context: Context, move: _Move, now: datetime, operation: str, actor: Actor
-) -> ServerTask:
+def _note_move(session: AsyncSession, context: Context, move: _Move, now: datetime) -> None:
     row = move.row
     row.desired_revision += 1
     row.desired_digest = move.index.digest
@@ -131,20 +131,43 @@ def _note_move(
         StatePointRow(server_id=row.server_id, revision=row.desired_revision, digest=row.desired_digest, created_at=now)
     )
     context.indexes.keep(row, move.index)
-    note_dirty_server(session, row.server_id, now)
-    named = [list(name) for name in (*sorted(move.put), *move.gone)][:MAX_NAMED_ENTITIES]
-    task = ServerTask(
-        server_id=row.server_id,
-        operation=operation,
-        revision=row.desired_revision,
-        request={"entities": named, "put_count": len(move.put), "remove_count": len(move.gone)},
-        response={},
-        actor=actor.label[:100],
-        trace_id=current_trace_id(),
-        created_at=now,
-    )
-    session.add(task)
-    return task
+
+
+async def _add_tasks(
+    session: AsyncSession, moves: Sequence[_Move], now: datetime, operation: str, actor: Actor
+) -> list[int]:
+    """One task per server, in two statements however many there are; their ids."""
+    await session.flush()
+    values = [
+        {
+            "server_id": move.row.server_id,
+            "operation": operation,
+            "revision": move.row.desired_revision,
+            "request": {
+                "entities": [list(name) for name in (*sorted(move.put), *move.gone)][:MAX_NAMED_ENTITIES],
+                "put_count": len(move.put),
+                "remove_count": len(move.gone),
+            },
+            "response": {},
+            "actor": actor.label[:100],
+            "trace_id": current_trace_id(),
+            "created_at": now,
+        }
+        for move in moves
+    ]
+    if not values:
+        return []
+    await session.execute(insert(ServerTask), values)
+    ids: list[int] = []
+    for part in batches([(move.row.server_id, move.row.desired_revision) for move in moves]):
+        wanted = dict(part)
+        rows = await session.execute(
+            select(ServerTask.id, ServerTask.server_id, ServerTask.revision).where(
+                ServerTask.server_id.in_(sorted(wanted)), ServerTask.created_at == now
+            )
+        )
+        ids += [task_id for task_id, server_id, revision in rows if wanted.get(server_id) == revision]
+    return sorted(ids)
 
 
 async def _store(session: AsyncSession, context: Context, moves: Sequence[_Move]) -> None:
