@@ -332,7 +332,8 @@ class XrayDriver:
         Raises `XrayDown` or `XrayHung`.
         """
         shape = shape_of(state)
-        await self._noted(self._worker.run(lambda: self._store.save_facts(**{UNCONVERGED: config_digest(shape)})))
+        mark = {UNCONVERGED: config_digest(shape)}
+        await noted(self._events, self._worker.run(lambda: self._store.save_facts(**mark)))
         return await self.processes.start(state, shape)
 
     async def _serve(self, running: RunningXray, *, version: str, since_s: float = 0.0) -> None:
