@@ -22,8 +22,8 @@ from harness.joining import (
     wait_status,
     wheel_as,
 )
-from harness.netns import Behind, behind_nat, require_namespaces
-from harness.xray import Sink, XrayClient, free_port
+from harness.netns import Behind, Here, behind_nat, require_namespaces
+from harness.xray import Sink, XrayClient, free_port, transfer
 from xfleet_contracts.commands import AgentInfo
 from xfleet_contracts.installs import AGENT_UPDATE, AgentUpdate, AgentUpdating
 from xfleet_controller.install.library import Library, update_for
@@ -34,7 +34,6 @@ pytestmark = [
     pytest.mark.timeout(240),
     pytest.mark.asyncio(loop_scope="module"),
 ]
-ONLINE_WITHIN_S = 15.0
 BROKEN = "import sys\n\n\ndef main() -> None:\n    sys.exit(7)\n"
 
 
@@ -70,7 +69,6 @@ async def test_the_pasted_line_brings_a_machine_behind_nat_online(fleet: Fleet, 
     sys.stdout.write(
         f"online {far.joined_s:.1f} s after the line was pasted; the line has {len(far.line)} characters\n"
     )
-    assert far.joined_s < ONLINE_WITHIN_S
     assert len(far.line) < 4096
 
     async def told() -> bool:
@@ -150,6 +148,37 @@ async def test_a_release_that_does_not_start_gives_way_to_the_one_before(
     failed = next(each for each in await fleet.events("AGENT_EVENTS") if each["type"] == "agent_update_failed")
     assert failed["details"]["version"] == "9.0.2"
     assert "3 times" in failed["details"]["reason"]
+
+
+async def test_three_servers_acknowledge_one_client_and_every_byte_of_all_is_counted(
+    fleet: Fleet, far: FarMachine, behind: Behind, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async with far_machine(tmp_path_factory.mktemp("near"), Here(**vars(behind))) as near:
+        await join(fleet, near, "near")
+        addresses = {1: "127.0.0.1", near.server_id: "127.0.0.1", far.server_id: behind.router_address}
+        inbounds = []
+        for server_id, address in addresses.items():
+            change = {"public_address": address, "allow_private_destinations": True}
+            await fleet.api.patch(f"servers/{server_id}", change, wait=20)
+            port = free_port()
+            if server_id == far.server_id:
+                await behind.forward(port)
+            inbound = {
+                "server_id": server_id, "remark": f"all {server_id}", "port": port, "protocol": "vless",
+                "stream_settings": {"network": "ws", "wsSettings": {"path": "/all"}},
+            }  # fmt: skip
+            inbounds.append(await fleet.api.post("inbounds", inbound, wait=20))
+        client = await fleet.add_client("everywhere", *inbounds)
+        assert [task["status"] for task in client["tasks"]] == ["completed"] * 3
+        assert {task["server_id"] for task in client["tasks"]} == set(addresses)
+        up = down = 0
+        async with Sink(behind.host_address) as sink:
+            for link in await fleet.subscription(client):
+                async with XrayClient.from_link(link) as app:
+                    sent, got = await transfer(app, sink, 50_000, 200_000)
+                    up, down = up + sent, down + got
+        assert down == 600_000
+        await fleet.wait_counted(client["id"], up, down)
 
 
 async def test_uninstalling_stops_everything_and_leaves_nothing(fleet: Fleet, far: FarMachine) -> None:

@@ -1,13 +1,15 @@
 """A lost machine: backup, wipe, restore in an empty directory. Agents return, the ledger is exact or shows its gap."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.backups import PASSPHRASE, back_up, restore
+from harness.backups import PASSPHRASE, back_up, restore, restore_command
 from harness.fleet import Fleet, fleet_up
+from harness.process import run, script
 from harness.xray import Sink, XrayClient, free_port, transfer
 
 pytestmark = [pytest.mark.real_xray, pytest.mark.real_broker, pytest.mark.timeout(240)]
@@ -20,6 +22,21 @@ async def edits_go_on(fleet: Fleet, inbound: dict[str, Any], name: str) -> dict[
     client = await fleet.add_client(name, inbound)
     assert (await fleet.wait_online())["applied_revision"] > before
     return client
+
+
+async def well(fleet: Fleet) -> str:
+    """The doctor finds nothing wrong with a running fleet; a password is set anew while it runs."""
+    looked = await run([script("xfleet"), "doctor", "--data-dir", str(fleet.data_dir), "--json"])
+    found = {each["check"]: each for each in json.loads(looked.out)}
+    assert looked.code == 0, looked.out
+    assert {"broker", "streams", "clock", "lag", "panel", "ports", "database", "integrity"} <= found.keys()
+    reset = await run([script("xfleet"), "admin", "reset-password", "admin", "--data-dir", str(fleet.data_dir)])
+    assert reset.code == 0, reset.err
+    password = reset.out.split()[-1]
+    await fleet.api.sign_in(password)
+    refused = await restore_command(fleet.data_dir / "none.xfb", fleet.data_dir, "--force")
+    assert refused.code == 2
+    return password
 
 
 async def test_after_a_restore_agents_return_bytes_are_exact_or_a_gap_is_shown_and_edits_go_on(tmp_path: Path) -> None:
@@ -47,7 +64,7 @@ async def test_after_a_restore_agents_return_bytes_are_exact_or_a_gap_is_shown_a
         await restore(archive, second / "data")
         async with fleet_up(second) as fleet:
             server = await fleet.wait_online()
-            assert server["applied_revision"] > ahead["applied_revision"]
+            assert server["applied_revision"] >= ahead["applied_revision"]
             await fleet.wait_counted(ada["id"], sink.received_bytes, sink.sent_bytes, within_s=60)
             assert (await fleet.api.get(f"clients/{ada['id']}"))["comment"] == ""
             async with XrayClient.from_link(link, send_through="127.0.0.2") as app:
@@ -55,6 +72,7 @@ async def test_after_a_restore_agents_return_bytes_are_exact_or_a_gap_is_shown_a
             bob = await edits_go_on(fleet, inbound, "bob")
             await fleet.wait_counted(ada["id"], sink.received_bytes, sink.sent_bytes)
             at_backup = sink.received_bytes, sink.sent_bytes
+            password = await well(fleet)
             made = await fleet.api.post("backups", {"passphrase": PASSPHRASE})
             shutil.copy(fleet.data_dir / "backups" / made["name"], archive)
             async with XrayClient.from_link((await fleet.subscription(bob))[0], send_through="127.0.0.2") as app:
@@ -64,7 +82,8 @@ async def test_after_a_restore_agents_return_bytes_are_exact_or_a_gap_is_shown_a
         # Now everything is lost, and comes back under another path.
         shutil.rmtree(second)
         await restore(archive, third / "data")
-        async with fleet_up(third) as fleet:
+        async with fleet_up(third, sign_in=False) as fleet:
+            await fleet.api.sign_in(password)
             await fleet.wait_online()
             assert await fleet.counted(ada["id"]) == at_backup
             assert await fleet.counted(bob["id"]) == (0, 0)

@@ -35,6 +35,7 @@ from xfleet_contracts.desired_state import (
     difference_of,
     digest_of,
 )
+from xfleet_contracts.enrollment import AgentIdentity, EnrollAnswer, EnrollRequest
 from xfleet_contracts.errors import RemoteRefusal
 from xfleet_contracts.events import AgentEvent
 from xfleet_contracts.heartbeat import Heartbeat
@@ -52,7 +53,7 @@ from xfleet_contracts.traffic import (
 from xfleet_nats.fleet import FIRST_CONTROLLER
 from xfleet_runtime.broker import BrokerLink, BrokerOutage, Incoming
 from xfleet_runtime.ids import new_id
-from xfleet_runtime.keys.signing import Asked, SigningKey, sign_answer, sign_command
+from xfleet_runtime.keys.signing import Asked, SigningKey, sign_answer, sign_command, sign_manifest
 from xfleet_xraykit.process import StartedXray, boot_id, start_time_ticks, stop
 
 T = TypeVar("T")
@@ -209,6 +210,12 @@ class SmallController:
         elif method == "ledger_batch":
             asked = codec.decode(message.payload, BatchRequest)
             answer = self.ledger.bodies[asked.epoch, asked.seq]
+        elif method == "renew":
+            request = codec.decode(message.payload, EnrollRequest)
+            sid = subjects.sid_of(message.subject)
+            jwt, cert_pem = self.broker.issuer.issue_agent(sid, request.nkey, request.csr_pem)
+            manifest = sign_manifest(self.broker.root.manifest_key, self.broker.manifest())
+            answer = _good(EnrollAnswer(sid=sid, jwt=jwt, cert_pem=cert_pem, manifest=manifest))
         elif method == "state":
             chunk = msgspec.json.decode(message.payload)["chunk"]
             answer = codec.encode(Reply(ok=True, data=msgspec.Raw(self.chunks[chunk])))
@@ -438,9 +445,10 @@ def find_xrays(state_dir: Path) -> list[StartedXray]:
 
 @asynccontextmanager
 async def agent_process(
-    broker: FleetBroker,
+    broker: FleetBroker | None,
     sid: str = SLUG,
     *,
+    identity: AgentIdentity | None = None,
     within: Path | None = None,
     log_file: Path | None = None,
     **settings: str,
@@ -449,7 +457,10 @@ async def agent_process(
     with tempfile.TemporaryDirectory(prefix="xa-", dir=within, ignore_cleanup_errors=True) as name:
         state_dir = Path(name, "state")
         state_dir.mkdir(mode=0o700)
-        (state_dir / "identity.json").write_bytes(codec.canonical(broker.agent_identity(sid)))
+        if identity is None:
+            assert broker is not None
+            identity = broker.agent_identity(sid)
+        (state_dir / "identity.json").write_bytes(codec.canonical(identity))
         agent = AgentProcess(state_dir, {f"XFLEET_{key.upper()}": value for key, value in settings.items()})
         agent.log_file = log_file or agent.log_file
         await agent.start()

@@ -5,10 +5,12 @@ import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from sqlalchemy import select
 
 from harness.broker import eventually
 from harness.controller import PASSWORD, make_beat, open_api
@@ -25,15 +27,20 @@ from xfleet_contracts.desired_state import (
     applied_to,
     digest_of,
 )
-from xfleet_contracts.enrollment import EnrollAnswer, EnrollmentToken, EnrollRequest
+from xfleet_contracts.enrollment import AgentIdentity, EnrollAnswer, EnrollmentToken, EnrollRequest
 from xfleet_contracts.errors import ErrorBody, Refusal
 from xfleet_contracts.events import FleetEvent
 from xfleet_controller.app import Controller, open_controller
 from xfleet_controller.config import ControllerSettings
+from xfleet_controller.fleet.keyring import find_root
+from xfleet_controller.fleet.models import Certificate
 from xfleet_controller.init import Initialized, InitOrder, initialize
+from xfleet_controller.servers.models import Server
+from xfleet_nats.fleet import FleetIssuer
 from xfleet_nats.process import BrokerProcess
 from xfleet_nats.render import BrokerSettings
 from xfleet_runtime.broker import BrokerLink, Credentials, Incoming
+from xfleet_runtime.clock import FakeClock
 from xfleet_runtime.keys import signing, x509
 from xfleet_runtime.keys.nkeys import KeyPair, Kind
 
@@ -74,7 +81,10 @@ async def running_world(data_dir: Path, **settings: Any) -> AsyncIterator[World]
 
 @asynccontextmanager
 async def stopped_world(data_dir: Path, *, broker_port: int = 0, **settings: Any) -> AsyncIterator[World]:
-    """`init` and a broker; whoever wants a controller, or one after the other, opens it and sets it."""
+    """`init` and a broker; whoever wants a controller, or one after the other, opens it and sets it.
+
+    A real agent needs a `broker_port` that was free: its manifest names it.
+    """
     chosen = ControllerSettings(data_dir=data_dir, admin_password=PASSWORD, **settings)
     made = await initialize(chosen, InitOrder(local_agent=True, broker_port=broker_port))
     broker = BrokerProcess(BrokerSettings(directory=chosen.broker_dir, port=broker_port))
@@ -154,7 +164,7 @@ class SmallAgent:
     verbs: dict[str, Verb] = field(default_factory=dict[str, Verb])
     """How it answers verbs other than `state.apply`; None for no answer."""
     commands: list[Command] = field(default_factory=list[Command])
-    """All it was told, in order."""
+    """All it was told beside `state.apply`, in order."""
 
     @property
     def sid(self) -> str:
@@ -163,9 +173,11 @@ class SmallAgent:
     async def beat(self, **more: Any) -> None:
         """Tells where it is."""
         self.seq += 1
-        fields = {"wanted_revision": self.point.revision, "wanted_digest": self.point.digest} | more
+        fields = {
+            "wanted_revision": self.point.revision, "wanted_digest": self.point.digest, "manifest_serial": 10**6,
+        } | more  # fmt: skip
         fields.setdefault("applied_revision", fields["wanted_revision"])
-        beat = make_beat(self.seq, instance=self.instance, manifest_serial=10**6, **fields)
+        beat = make_beat(self.seq, instance=self.instance, **fields)
         await self.link.publish(subjects.heartbeat(self.sid), codec.encode(beat))
 
     async def call(self, method: str, body: Any) -> Reply:
@@ -182,7 +194,8 @@ class SmallAgent:
         signing.verify_command(self.trusted, message.headers.get(SIGNATURE_HEADER), message.subject, message.payload)
         command = codec.decode(message.payload, Command)
         self.heard.append(verb)
-        self.commands.append(command)
+        if verb != APPLY:
+            self.commands.append(command)
         if verb == STATE_READ and verb not in self.verbs:
             await self.link.publish(message.reply, codec.encode(self._state_page(command)))
             return
@@ -309,3 +322,47 @@ async def events_of(world: World) -> list[FleetEvent]:
     info = await js.stream_info(streams.EVENTS.name)
     found = [await js.get_msg(streams.EVENTS.name, seq) for seq in range(1, info.state.messages + 1)]
     return [codec.decode(message.data or b"", FleetEvent) for message in found]
+
+
+async def issued_identity(world: World, sid: str, *, lived: timedelta = timedelta(0)) -> AgentIdentity:
+    """What an agent of that server holds that was enrolled this long ago; the controller knows of it."""
+    controller = world.controller
+    fleet = controller.context.fleet
+    assert fleet is not None
+    keys, issued_at = Keys(), controller.context.clock.now() - lived
+    issuer = FleetIssuer(fleet.issuer.keys, FakeClock(issued_at))
+    jwt, cert_pem = issuer.issue_agent(sid, keys.pair.public, keys.csr_pem)
+    async with controller.context.database.write() as session:
+        server = await session.scalar(select(Server).where(Server.slug == sid))
+        assert server is not None
+        session.add(
+            Certificate(
+                server_id=server.id,
+                common_name=sid,
+                serial_number=x509.fingerprint(cert_pem)[:64],
+                nkey=keys.pair.public,
+                pem_certificate=cert_pem,
+                issued_at=issued_at,
+                expires_at=x509.expires_at(cert_pem),
+            )
+        )
+    return AgentIdentity(
+        sid=sid,
+        root_public_key=fleet.issuer.keys.root_public,
+        nkey_seed=keys.pair.seed,
+        jwt=jwt,
+        key_pem=keys.key_pem,
+        cert_pem=cert_pem,
+        manifest=fleet.manifest,
+    )
+
+
+def tell_manifest(world: World, **changes: Any) -> None:
+    """Signs a manifest with these changes, as if an operator had made them; those enrolled from now on get it."""
+    fleet = world.controller.context.fleet
+    assert fleet is not None
+    root = find_root(world.settings.root_file)
+    assert root is not None
+    current = signing.open_manifest(root.manifest_key.public, fleet.manifest)
+    changed = msgspec.structs.replace(current, serial=current.serial + 1, **changes)
+    fleet.manifest = signing.sign_manifest(root.manifest_key, changed)

@@ -48,9 +48,82 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
      """),
     ("servers.read", ALL, """
         GET /servers
+        GET /servers/choices
         GET /servers/{server_id:int}
+        GET /servers/{server_id:int}/diff
+        GET /servers/{server_id:int}/history
+        GET /servers/{server_id:int}/history/{version:int}/changes
+        GET /servers/{server_id:int}/history/{version:int}/revert
+        GET /servers/{server_id:int}/strays
+        GET /servers/{server_id:int}/identities
+        GET /fleet/broker-addresses
+        POST /fleet/reachability
+     """),
+    ("servers.order.read", KEEPERS, """
+        GET /servers/{server_id:int}/certificates
+        GET /servers/{server_id:int}/certificates/{name:str}
+        GET /servers/{server_id:int}/counters
+        GET /servers/{server_id:int}/health
+        GET /servers/{server_id:int}/info
+        GET /servers/{server_id:int}/online
+        GET /servers/{server_id:int}/state
+        GET /servers/{server_id:int}/stats
+        GET /servers/{server_id:int}/xray
+        GET /servers/{server_id:int}/xray/config
+        POST /servers/{server_id:int}/checks
+     """),
+    ("servers.order.write", OPERATORS, """
+        POST /servers/{server_id:int}/certificates
+        POST /servers/{server_id:int}/xray/restart
+        POST /servers/{server_id:int}/xray/start
+        POST /servers/{server_id:int}/xray/stop
+     """),
+    ("servers.order.heavy", OPERATORS, """
+        POST /servers/{server_id:int}/agent/update
+        POST /servers/{server_id:int}/backup
+        POST /servers/{server_id:int}/geofiles
+        POST /servers/{server_id:int}/restore
+        POST /servers/{server_id:int}/xray/install
+     """),
+    ("logs.read", OPERATORS, """
+        GET /servers/{server_id:int}/logs
+        GET /servers/{server_id:int}/logs/live
+     """),
+    ("fleet.enroll", OPERATORS, """
+        POST /servers/{server_id:int}/join-line
+        PUT /fleet/broker-addresses
+     """),
+    ("fleet.revoke", OPERATORS, """
+        POST /servers/{server_id:int}/revoke
+     """),
+    ("tasks.read+servers.order.write", OPERATORS, """
+        POST /tasks/{task_id:int}/cancel
+     """),
+    ("fleet.read", OPERATORS, """
+        GET /rollouts
+        GET /rollouts/{rollout_id:int}
+     """),
+    ("fleet.rollouts", OPERATORS, """
+        POST /rollouts
+        POST /rollouts/{rollout_id:int}/cancel
+        POST /rollouts/{rollout_id:int}/pause
+        POST /rollouts/{rollout_id:int}/resume
+     """),
+    ("fleet.backup", OWNERS, """
+        GET /backups
+        POST /backups
+        GET /backups/{name:str}/file
+        DELETE /backups/{name:str}
+        PUT /backups/schedule
+     """),
+    ("servers.write+inbounds.write", OPERATORS, """
+        POST /servers/{server_id:int}/history/{version:int}/revert
+     """),
+    ("servers.write+clients.write", OPERATORS, """
+        POST /servers/{server_id:int}/strays/adopt
      """),
     ("servers.write", OPERATORS, """
+        POST /servers/{server_id:int}/strays/discard
         POST /servers
         PATCH /servers/{server_id:int}
         DELETE /servers/{server_id:int}
@@ -76,7 +149,9 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
      """),
     ("traffic.read", ALL, """
         GET /clients/{client_id:int}/traffic
+        GET /traffic/gaps
         GET /traffic
+        GET /traffic/gaps
      """),
     ("tasks.read", ALL, """
         GET /tasks
@@ -103,6 +178,19 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
     ("tokens.read+admins.read", OWNERS, """
         GET /admins/{admin_id:int}/tokens
      """),
+    ("fleet.backup", OWNERS, """
+        GET /backups
+        POST /backups
+        PUT /backups/schedule
+        GET /backups/{name:str}/file
+        DELETE /backups/{name:str}
+     """),
+    ("settings.read", OPERATORS, """
+        GET /settings/retention
+     """),
+    ("settings.write", OWNERS, """
+        PUT /settings/retention
+     """),
     ("audit.read", OPERATORS, """
         GET /audit
         GET /audit/export/{form:str}
@@ -118,7 +206,8 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         POST /logout
         GET /servers
         GET /servers/{server_id:int}
-        GET /servers/{server_id:int}/edit
+        GET /servers/{server_id:int}/identities
+        GET /servers/{server_id:int}/orders
         GET /inbounds
         GET /clients
         GET /clients/{client_id:int}
@@ -140,6 +229,10 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         POST /settings/tokens/{token_id:int}/revoke
      """),
     (KEEPERS, """
+        GET /servers/{server_id:int}/orders/certificates
+        GET /servers/{server_id:int}/orders/checks
+        POST /servers/{server_id:int}/orders/checks
+        GET /servers/{server_id:int}/orders/config
         GET /clients/new
         POST /clients/new
         GET /clients/{client_id:int}/edit
@@ -150,7 +243,42 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         POST /clients/{client_id:int}/delete
      """),
     (OPERATORS, """
+        GET /servers/new
+        POST /servers/new
+        GET /servers/{server_id:int}/logs
+        GET /servers/{server_id:int}/logs/live
+        GET /servers/{server_id:int}/orders/geofiles
+        POST /servers/{server_id:int}/orders/geofiles
+        GET /servers/{server_id:int}/orders/install
+        POST /servers/{server_id:int}/orders/install
+        GET /servers/{server_id:int}/orders/restore
+        POST /servers/{server_id:int}/orders/restore
+        POST /servers/{server_id:int}/orders/backup
+        GET /servers/{server_id:int}/orders/stop
+        POST /servers/{server_id:int}/orders/stop
+        POST /servers/{server_id:int}/orders/start
+        POST /servers/{server_id:int}/orders/restart
+        POST /servers/{server_id:int}/orders/certificates
+        GET /rollouts
+        GET /rollouts/new
+        POST /rollouts/new
+        GET /rollouts/{rollout_id:int}
+        POST /rollouts/{rollout_id:int}/pause
+        POST /rollouts/{rollout_id:int}/resume
+        POST /tasks/{task_id:int}/cancel
+        POST /rollouts/{rollout_id:int}/cancel
+        GET /servers/{server_id:int}/edit
         POST /servers/{server_id:int}/edit
+        POST /servers/{server_id:int}/enable
+        POST /servers/{server_id:int}/disable
+        POST /servers/{server_id:int}/mode
+        GET /servers/{server_id:int}/join
+        POST /servers/{server_id:int}/join
+        POST /servers/{server_id:int}/join/broker
+        GET /servers/{server_id:int}/replace
+        GET /servers/{server_id:int}/delete
+        POST /servers/{server_id:int}/delete
+        POST /servers/{server_id:int}/revoke
         GET /inbounds/new
         POST /inbounds/new
         GET /inbounds/{inbound_id:int}/edit
@@ -176,6 +304,13 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         GET /settings/admins/{admin_id:int}/delete
         POST /settings/admins/{admin_id:int}/delete
         GET /settings/admins/{admin_id:int}/tokens
+        GET /settings/backups
+        POST /settings/backups
+        POST /settings/backups/schedule
+        POST /settings/backups/retention
+        GET /settings/backups/{name:str}/file
+        GET /settings/backups/{name:str}/delete
+        POST /settings/backups/{name:str}/delete
      """),
 )  # fmt: skip
 """For browsers with a session; no API token opens them."""
@@ -190,18 +325,28 @@ OPEN = """
     POST /invite
     GET /sub/{sub_id:str}
     HEAD /sub/{sub_id:str}
+    GET /install/agent.sh
+    GET /install/{sha256:str}/{name:str}
     GET /healthz
     GET /readyz
     GET /static/{digest:str}/{name:path}
 """
 """For everybody: each guards itself, by a password, by a secret in the address, or by having nothing to tell."""
 
-ELSEWHERE = "GET /metrics"
-"""Guarded by address or by a token of its own: test_edge.py."""
+ELSEWHERE = frozenset({"GET /metrics", "POST /agent/v1/renew"})
+"""Guarded by address or a token of its own (test_edge.py), and by the keys of agents (test_return.py)."""
 
 CONTROLS: dict[str, tuple[str, frozenset[str], dict[str, object]]] = {
     "whoami": (ANY_TOKEN, ALL, {}),
     "status": ("servers.read", ALL, {}),
+    "servers": ("servers.read", ALL, {}),
+    "diff": ("servers.read", ALL, {"server": "local"}),
+    "mode": ("servers.write", OPERATORS, {"server": "local", "mode": "active"}),
+    "tasks": ("tasks.read", ALL, {}),
+    "task": ("tasks.read", ALL, {"task_id": 999999}),
+    "order": ("servers.order.write", OPERATORS, {"server": "local", "id": "walk", "verb": "xray.restart"}),
+    "revoke": ("fleet.revoke", OPERATORS, {"server": "local"}),
+    "enroll": ("fleet.enroll", OPERATORS, {"server": "local"}),
 }
 """Methods of `fleet.ctl`: the action a token needs, the roles that may, and what a request says beside who asks."""
 

@@ -40,6 +40,14 @@ class Behind:
         return ("ip", "netns", "exec", self.name, *words)
 
 
+class Here(Behind):
+    """This machine itself, in place of the one behind the router."""
+
+    def command(self, *words: str) -> tuple[str, ...]:
+        """The same command."""
+        return words
+
+
 def require_namespaces(config: pytest.Config) -> None:
     """Skips, or fails under `--require-real`, where namespaces or nftables are missing."""
     missing = [program for program in ("ip", "nft") if shutil.which(program) is None]

@@ -25,7 +25,9 @@ from xfleet_runtime.ids import new_token
 API = "/api/v1/"
 NUMBER = "999999"
 """An id nobody has: whoever gets through finds nothing, and breaks nothing."""
-STREAM_S = 3.0
+SERVER = "1"
+"""The one server there is: what a page says of a server nobody has, it says to everybody."""
+STREAM_S = 1.0
 """A door that still talks after this has let somebody in."""
 SCALARS: dict[Any, Any] = {int: 1, float: 1.0, str: "x", bool: True, datetime: "2026-01-01T00:00:00Z", bytes: ""}
 
@@ -49,6 +51,11 @@ class Route(NamedTuple):
         return re.sub(r"\{(\w+):(\w+)\}", lambda found: self._value(found[1], found[2]), self.path)
 
     @property
+    def deletes(self) -> bool:
+        """Whether what is named is gone afterwards."""
+        return self.method == "DELETE" or self.path.endswith("/delete")
+
+    @property
     def changes(self) -> bool:
         """Whether it is meant to change something."""
         return self.method not in edge.SAFE_METHODS
@@ -59,6 +66,8 @@ class Route(NamedTuple):
         return self.path.startswith(API)
 
     def _value(self, name: str, kind: str) -> str:
+        if name == "server_id" and not self.deletes:
+            return SERVER
         if kind == "int":
             return NUMBER
         return {"form": "csv", "path": "openapi.json"}.get(name, "x")

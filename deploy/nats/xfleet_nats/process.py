@@ -195,6 +195,15 @@ async def end_leftover(settings: BrokerSettings) -> bool:
     return True
 
 
+def reload_running(directory: Path) -> bool:
+    """Makes the broker that runs over this directory, whoever started it, read its files again; whether one does."""
+    process = _find_leftover(BrokerSettings(directory=directory))
+    if process is None:
+        return False
+    process.send_signal(signal.SIGHUP)
+    return True
+
+
 def _find_leftover(settings: BrokerSettings) -> psutil.Process | None:
     try:
         known = msgspec.json.decode((settings.run_directory / "process.json").read_bytes(), type=Leftover)

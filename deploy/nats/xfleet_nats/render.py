@@ -95,16 +95,24 @@ def render_broker(settings: BrokerSettings, issuer: FleetIssuer, account: Accoun
         private_directory(inner)
     if settings.cluster is None:
         _write(settings.single_node_mark, "")
-    leaf = issuer.issue_broker_certificate()
-    _write(directory / "ca.crt", issuer.keys.ca_pem)
-    _write(directory / "server.crt", leaf.chain_pem)
-    _write(directory / "server.key", leaf.key_pem)
+    renew_certificate(directory, issuer)
     if settings.cluster is not None:
         _write(directory / "route-ca.crt", issuer.keys.route_authority.certificate_pem)
         _write(directory / "route.crt", settings.cluster.route.chain_pem)
         _write(directory / "route.key", settings.cluster.route.key_pem)
     _write(directory / "server.conf", render_config(settings, issuer, account))
     return directory / "server.conf"
+
+
+def renew_certificate(directory: Path, issuer: FleetIssuer) -> None:
+    """A new key and certificate for the broker of that directory, which takes them when it is reloaded.
+
+    Raises `Unusable`.
+    """
+    leaf = issuer.issue_broker_certificate()
+    _write(directory / "ca.crt", issuer.keys.ca_pem)
+    _write(directory / "server.key", leaf.key_pem)
+    _write(directory / "server.crt", leaf.chain_pem)
 
 
 def render_config(settings: BrokerSettings, issuer: FleetIssuer, account: AccountState | None = None) -> str:

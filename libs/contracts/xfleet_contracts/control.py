@@ -21,7 +21,8 @@ TASK = "task"
 ORDER = "order"
 REVOKE = "revoke"
 ENROLL = "enroll"
-METHODS = (STATUS, BIND, WHOAMI, SERVERS, DIFF, MODE, TASKS, TASK, ORDER, REVOKE, ENROLL)
+PROBE = "probe"
+METHODS = (STATUS, BIND, WHOAMI, SERVERS, DIFF, MODE, TASKS, TASK, ORDER, REVOKE, ENROLL, PROBE)
 
 
 class NotBound(Refusal):
@@ -116,6 +117,23 @@ class EnrollOrder(ActorRequest, frozen=True, kw_only=True):
 
     name: str = ""
     server: str = ""
+
+
+class ProbeIdentity(Message, frozen=True, kw_only=True):
+    """An identity that may do next to nothing and ends within minutes."""
+
+    jwt: Secret
+    seed: Secret
+    cert_pem: str
+    key_pem: Secret
+    inbox_prefix: str
+
+
+class CertificateProbe(Message, frozen=True, kw_only=True):
+    """Answer to `probe`: what `xfleet certs check` tries the broker with."""
+
+    good: ProbeIdentity
+    revoked: ProbeIdentity
 
 
 class JoinLine(Message, frozen=True, kw_only=True):

@@ -32,6 +32,7 @@ from xfleet_agent.meter import Meter
 from xfleet_agent.parts import Parts
 from xfleet_agent.processes import Processes
 from xfleet_agent.releases import Releases
+from xfleet_agent.renewal import Renewal
 from xfleet_agent.settings import AgentSettings
 from xfleet_agent.setups import Setups
 from xfleet_agent.spool import Spool
@@ -135,7 +136,7 @@ def assemble(settings: AgentSettings, identity: Identity, worker: Worker) -> Par
         disk=DiskWatch(state_dir, events, low_bytes=settings.disk_low_bytes), host=Host(), meter=meter, driver=driver,
         applier=applier, governor=governor, link=link, calls=calls, courier=courier, desk=desk,
         releases=Releases(settings.install_dir),
-        installer=Installer(setups, driver, applier, trial_s=settings.trial_s), logs=logs,
+        installer=Installer(setups, driver, applier, trial_s=settings.trial_s, proxy=settings.broker_proxy), logs=logs,
         leases=LogLeases(logs, clock, link, identity.sid),
     )  # fmt: skip
     _wire(parts)
@@ -201,6 +202,7 @@ async def _serve(parts: Parts, settings: AgentSettings) -> None:
 
     await parts.link.subscribe(subjects.commands(parts.sid), on_command, workers=COMMAND_WORKERS)
     loops = Loops(parts, settings)
+    renewal = Renewal(parts, every_s=settings.renew_every_s)
     heart = Heart(parts, parts.link, interval_s=settings.heartbeat_interval_s)
     named: dict[str, Callable[[], Awaitable[None]]] = {
         "meter": loops.meter,
@@ -214,7 +216,8 @@ async def _serve(parts: Parts, settings: AgentSettings) -> None:
         "housekeeping": loops.housekeeping,
         "logs": loops.logs,
         "log leases": parts.leases.run,
-        "renewal": loops.renewal,
+        "renewal": renewal.run,
+        "return": renewal.come_back,
         "heartbeat": heart.run,
     }
     async with asyncio.TaskGroup() as group:

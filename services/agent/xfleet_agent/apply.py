@@ -113,7 +113,7 @@ class Applier:
             return Shape(fixed=UNKNOWN)
         unknown = [ref for ref in self._store.fact(IN_PROGRESS).split() if ref]
         inbounds = dict(shape.inbounds) | {int(ref): b"" for ref in unknown}
-        users = {} if started_with else shape.users
+        users = Shape().users if started_with else shape.users
         return Shape(inbounds=inbounds, users=users, outbounds=shape.outbounds, rules=shape.rules, fixed=shape.fixed)
 
     async def hand_over(self, new: RunningXray, program: Program) -> None:

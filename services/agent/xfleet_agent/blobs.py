@@ -12,10 +12,12 @@ from xfleet_contracts import codec, subjects
 from xfleet_contracts.care import BLOB_PART_BYTES, MAX_BLOB_BYTES, BlobPart, BlobSent, RestoreOrder
 from xfleet_contracts.errors import MessageMalformed, MessageTooLarge, Refusal
 from xfleet_contracts.installs import ChecksumWrong
-from xfleet_runtime.broker import BrokerLink, BrokerOutage, traceparent
+from xfleet_runtime.broker import BrokerLink, BrokerOutage, NoResponders, traceparent
 
 PART_TIMEOUT_S = 3.0
 RETRY_S = 0.5
+NOBODY_MAX = 20
+"""So often nobody may listen: a controller that starts again does sooner, one that gave up never does."""
 _TRANSFER = re.compile(r"[a-z0-9]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -53,10 +55,14 @@ async def send_blob(link: BrokerLink, sid: str, transfer: str, file: Path, *, ti
 
 
 async def _send_part(link: BrokerLink, subject: str, part: bytes) -> None:
+    nobody_count = 0
     while True:
         try:
             answer = await link.request(subject, part, timeout_s=PART_TIMEOUT_S, headers=traceparent())
-        except BrokerOutage:
+        except BrokerOutage as outage:
+            nobody_count += isinstance(outage, NoResponders)
+            if nobody_count > NOBODY_MAX:
+                raise TransferBroken("Nobody takes the archive any more.") from outage
             await asyncio.sleep(RETRY_S)
             continue
         opened_bytes(answer.payload)

@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import os
 import re
+import socket
 import ssl
 import threading
 import time
@@ -21,6 +22,7 @@ from xfleet_agent.aside import aside
 from xfleet_agent.disk import free_space
 from xfleet_contracts.errors import MessageMalformed
 from xfleet_contracts.installs import MAX_DOWNLOAD_BYTES, ChecksumWrong, Download, DownloadFailed
+from xfleet_runtime.broker.dial import Proxy, dial, parse_proxy
 
 TIMEOUT_S = 240.0
 """For the whole; `commands.TIMEOUT_S` of an install leaves time for the rest."""
@@ -29,7 +31,7 @@ QUIET_S = 20.0
 CHUNK_BYTES = 64 * 1024
 ROOM_BYTES = 32 * 1024 * 1024
 """Is left free on the disk."""
-_SCHEMES = ("http", "https")
+_SCHEMES: tuple[str, ...] = ("http", "https")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _NO_RESPONSE = (OSError, http.client.HTTPException, ValueError, UnicodeError)
 """What urllib raises for mirrors and addresses that do not work."""
@@ -45,8 +47,10 @@ async def fetch(
 ) -> None:
     """The file is at `target`, whole and as named, when this returns; otherwise nothing is.
 
-    `proxy` is an http URL; empty: what the environment says. Raises `DownloadFailed`, `ChecksumWrong`,
-    `MessageMalformed` for an order that names no file, and `OSError` when the disk does not take it.
+    `proxy` is as the setting `broker_proxy`; empty: what the environment says.
+
+    Raises `DownloadFailed`, `ChecksumWrong`, `MessageMalformed` for an order that names no file, and `OSError` when the
+    disk does not take it.
     """
     if host_of(file.url) is None:
         raise MessageMalformed("A download's URL begins with http:// or https:// and names a host.", field="url")
@@ -146,12 +150,72 @@ def _request(url: str) -> urllib.request.Request:
     return urllib.request.Request(url, headers={"User-Agent": "xfleet"})  # noqa: S310  `fetch` let only the web in
 
 
+Dialler = Callable[..., socket.socket]
+
+
+class _Http(urllib.request.HTTPHandler):
+    """HTTP over the sockets that a dialler opens."""
+
+    def __init__(self, dialler: Dialler) -> None:
+        super().__init__()
+        self._dialler = dialler
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._connection, req)
+
+    def _connection(self, host: str, **more: Any) -> http.client.HTTPConnection:
+        return _over(self._dialler, http.client.HTTPConnection(host, **more))
+
+
+class _Https(urllib.request.HTTPSHandler):
+    """As `_Http`, with TLS inside."""
+
+    def __init__(self, dialler: Dialler) -> None:
+        self._context = _any_certificate()
+        super().__init__(context=self._context)
+        self._dialler = dialler
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._connection, req)
+
+    def _connection(self, host: str, **more: Any) -> http.client.HTTPConnection:
+        return _over(self._dialler, http.client.HTTPSConnection(host, context=self._context, **more))
+
+
+def _over(dialler: Dialler, connection: http.client.HTTPConnection) -> http.client.HTTPConnection:
+    vars(connection)["_create_connection"] = dialler
+    return connection
+
+
+def _through(proxy: Proxy) -> Dialler:
+    """Opens sockets through a SOCKS proxy; a mirror speaks only when it was spoken to, so no byte of it is missed."""
+
+    async def dialled(host: str, port: int) -> socket.socket:
+        async with asyncio.timeout(QUIET_S):
+            _, writer = await dial(host, port, proxy, limit=CHUNK_BYTES)
+        opened = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
+        writer.transport.abort()
+        return opened
+
+    def dialler(address: tuple[str, int], *_: Any) -> socket.socket:
+        opened = asyncio.run(dialled(*address))
+        opened.settimeout(QUIET_S)
+        return opened
+
+    return dialler
+
+
 def _opener(proxy: str) -> urllib.request.OpenerDirector:
+    known = parse_proxy(proxy)
+    dialler: Dialler = socket.create_connection
+    by_scheme = dict.fromkeys(_SCHEMES, proxy) if known is not None else None
+    if known is not None and known.scheme != "http":
+        dialler, by_scheme = _through(known), {}
     opener = urllib.request.OpenerDirector()
     for handler in (
-        urllib.request.ProxyHandler(dict.fromkeys(_SCHEMES, proxy) if proxy else None),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(context=_any_certificate()),
+        urllib.request.ProxyHandler(by_scheme),
+        _Http(dialler),
+        _Https(dialler),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.UnknownHandler(),

@@ -69,13 +69,16 @@ class Identity:
         except Refusal as refusal:
             raise Unusable(f"The manifest {file} is not usable: {refusal.text} Enroll this agent again.") from refusal
 
-    def accept_renewal(self, answer: EnrollAnswer) -> None:
-        """Takes new credentials for the same keys, durably, and the manifest if it is newer."""
+    def renewed(self, answer: EnrollAnswer) -> AgentIdentity:
+        """This identity with new credentials for the same keys, and the manifest if it is newer; nothing is stored.
+
+        Raises `Refusal` or `Unusable` for an answer that is not for us.
+        """
         manifest = open_manifest(self.data.root_public_key, answer.manifest)
         signed = answer.manifest if manifest.serial > self.manifest.serial else self.data.manifest
         renewed = msgspec.structs.replace(self.data, jwt=answer.jwt, cert_pem=answer.cert_pem, manifest=signed)
         credentials_of(renewed, self.manifest).check()
-        self.save(renewed)
+        return renewed
 
     def save(self, identity: AgentIdentity) -> None:
         """Makes this the identity, durably."""

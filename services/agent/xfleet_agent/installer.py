@@ -8,6 +8,7 @@ connection but those it took itself. An agent that dies meanwhile finds the old 
 import asyncio
 import hashlib
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -120,7 +121,7 @@ class Installer:
 
     async def update_geo(self, files: tuple[GeoFile, ...]) -> GeoFilesUpdated:
         """Fetches geo files and lets a new Xray read them. Raises the refusals of `installs`."""
-        from xfleet_agent.download import fetch  # noqa: PLC0415  needed by few verbs only
+        from xfleet_agent.download import TIMEOUT_S, fetch  # noqa: PLC0415  needed by few verbs only
 
         names = [each.name for each in files]
         if not 0 < len(names) <= MAX_GEO_FILES or len(set(names)) != len(names):
@@ -130,9 +131,10 @@ class Installer:
                 raise MessageMalformed("A geo file is named like geoip.dat.", field="name", name=name[:80])
         fetched: dict[str, Path] = {}
         try:
+            deadline_s = time.monotonic() + TIMEOUT_S
             for each in files:
                 path = self.setups.incoming()
-                await fetch(each.file, path, proxy=self._proxy)
+                await fetch(each.file, path, proxy=self._proxy, timeout_s=max(0.0, deadline_s - time.monotonic()))
                 fetched[each.name] = path
             return await self.place_geo(fetched)
         finally:

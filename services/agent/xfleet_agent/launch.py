@@ -181,6 +181,7 @@ class Launcher:
         """The upgrade on probation; one that was torn before its switch is forgotten."""
         found = self._read("update.json")
         if found is None:
+            (self._directory / "update.json").unlink(missing_ok=True)
             return None
         try:
             update = Update(

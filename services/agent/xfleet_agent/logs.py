@@ -186,7 +186,7 @@ class Tail:
             self._file.close()
             self._file = None
 
-    def read(self, *, most_bytes: int = 64 * 1024 * 1024) -> Harvest:
+    def read(self, *, most_bytes: int = 8 * 1024 * 1024) -> Harvest:
         """New lines since the last call, the newest of too many. Raises `LogNotAllowed` or `LogUnreadable`."""
         path = self._files.path(self._log)
         found: deque[str] = deque(maxlen=MAX_LINES)

@@ -8,10 +8,7 @@ from xfleet_agent.lean import give_back_memory
 from xfleet_agent.parts import Parts
 from xfleet_agent.settings import AgentSettings
 from xfleet_contracts import codec, streams, subjects
-from xfleet_contracts.enrollment import EnrollRequest
-from xfleet_contracts.errors import Refusal
 from xfleet_runtime.broker import BrokerOutage
-from xfleet_runtime.keys.nkeys import KeyPair
 from xfleet_runtime.log import get_logger
 from xfleet_runtime.supervise import every
 from xfleet_xraykit.errors import XrayDown, XrayHung, XrayRefused
@@ -21,9 +18,6 @@ DISK_CHECK_S = 5.0
 LOGS_CHECK_S = 10.0
 EVENTS_POLL_S = 0.5
 RETRY_S = 1.0
-RENEW_CHECK_S = 3600.0
-RENEW_BEFORE_S = 335 * 86_400
-"""Credentials live a year and are renewed monthly."""
 _log = get_logger(__name__)
 
 
@@ -138,29 +132,3 @@ class Loops:
                 _log.warning("xray's logs could not be set aside now", reason=str(error))
 
         await every(LOGS_CHECK_S, step)
-
-    async def renewal(self) -> None:
-        """Gets new credentials long before the old ones end, and moves to them without a gap."""
-
-        async def step() -> None:
-            parts = self._parts
-            left_s = parts.identity.credentials().expires_at - parts.clock.now_ms() / 1000
-            if left_s > RENEW_BEFORE_S or not parts.link.connected:
-                return
-            try:
-                await renew(parts)
-            except (BrokerOutage, Refusal) as error:
-                _log.warning("credentials were not renewed yet", reason=str(error))
-
-        await every(RENEW_CHECK_S, step, first_s=RETRY_S * 60)
-
-
-async def renew(parts: Parts) -> None:
-    """New certificate and JWT for the same keys. Raises `BrokerOutage` or `Refusal`."""
-    from xfleet_runtime.keys.x509 import request_pem  # noqa: PLC0415  needed once a month, and large
-
-    old = parts.identity.data
-    request = EnrollRequest(nkey=KeyPair.from_seed(old.nkey_seed).public, csr_pem=request_pem(old.key_pem))
-    parts.identity.accept_renewal(await parts.calls.renew(request))
-    await parts.link.replace_credentials(parts.identity.credentials())
-    parts.events.tell("credentials_renewed")

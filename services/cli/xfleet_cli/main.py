@@ -4,6 +4,7 @@ import click
 
 from xfleet_cli.care.commands import admin, backup, doctor, restore
 from xfleet_cli.care.service import service
+from xfleet_cli.certs import certs
 from xfleet_cli.demo.command import demo
 from xfleet_cli.operator.nats_context import nats_context
 from xfleet_cli.operator.ps import ps
@@ -20,7 +21,7 @@ def cli() -> None:
     """A panel for fleets of Xray VPN servers."""
 
 
-OPERATOR = (ps, tail, diff, drain, mode, task, order, server, nats_context)
+OPERATOR = (ps, tail, diff, drain, mode, task, order, server, nats_context, certs)
 CARE = (backup, restore, admin, doctor, service)
 for command in (up, demo, *OPERATOR, *CARE):
     cli.add_command(command)

@@ -10,7 +10,7 @@ from xfleet_contracts import subjects
 from xfleet_controller.auth import service as auth
 from xfleet_controller.auth.passwords import Passwords
 from xfleet_controller.backups.jobs import keep_schedule
-from xfleet_controller.bus import LINKS, Bus, Commander, open_bus
+from xfleet_controller.bus import Bus, Commander, open_bus
 from xfleet_controller.clients import service as clients
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.context import Context
@@ -21,8 +21,10 @@ from xfleet_controller.fleet import store as fleet_store
 from xfleet_controller.fleet.certificates import watch_expiry
 from xfleet_controller.fleet.inbox import Desks
 from xfleet_controller.fleet.keyring import load_keys, open_vault
-from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest, with_public
+from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest, panel_urls, with_public
+from xfleet_controller.fleet.own import OwnCredentials, link_credentials
 from xfleet_controller.fleet.service import Fleet
+from xfleet_controller.fleet.watch import LOOK_EVERY_S, Watch
 from xfleet_controller.ledger_wiring import Ledger, open_ledger
 from xfleet_controller.logs.hub import LogHub
 from xfleet_controller.orders.blobs import METHOD as BLOB
@@ -37,25 +39,26 @@ from xfleet_controller.servers.dispatcher import Dispatcher
 from xfleet_controller.servers.presence import Presence
 from xfleet_controller.servers.versions import ensure_first_versions
 from xfleet_controller.tasks import store as tasks
+from xfleet_controller.upkeep import disk
+from xfleet_controller.upkeep import service as upkeep
+from xfleet_controller.upkeep.retention import Retention
 from xfleet_controller.vault import Vault
 from xfleet_nats.fleet import FleetIssuer, FleetKeys
 from xfleet_nats.jetstream import ensure_streams
 from xfleet_nats.system import NodeWatch
-from xfleet_runtime.broker import BrokerLink, Credentials, Disconnected
+from xfleet_runtime.broker import BrokerLink, Disconnected
 from xfleet_runtime.clock import Clock, SystemClock
 from xfleet_runtime.errors import Unusable
-from xfleet_runtime.ids import new_id
 from xfleet_runtime.log import get_logger
 from xfleet_runtime.supervise import every, supervise
 
 _log = get_logger(__name__)
 BROKER_URLS = "broker_urls"
-RENEW_EVERY_S = 30 * 86400.0
+CREDENTIALS_EVERY_S = 60.0
 EXPIRY_EVERY_S = 2.0
 HOUSEKEEPING_EVERY_S = 600.0
 CERTIFICATES_EVERY_S = 600.0
 FIRST_CONNECTION_S = 10.0
-TASKS_KEPT = timedelta(days=90)
 TOKENS_KEPT = timedelta(days=30)
 
 
@@ -69,6 +72,7 @@ class Controller:
     dispatcher: Dispatcher
     desks: Desks
     ledger: Ledger
+    own: OwnCredentials
 
 
 def make_context(settings: ControllerSettings, database: Database, vault: Vault, clock: Clock) -> Context:
@@ -97,10 +101,12 @@ async def open_controller(settings: ControllerSettings, *, clock: Clock | None =
         context = make_context(settings, database, vault, clock)
         broker_urls = await _broker_urls(settings, database)
         agents_urls = await _agents_urls(database, broker_urls)
-        manifest = await ensure_manifest(database, keys, settings.root_file, clock, broker_urls=agents_urls)
+        manifest = await ensure_manifest(
+            database, keys, settings.root_file, clock, broker_urls=agents_urls, panel_urls=panel_urls(settings)
+        )
         issuer = FleetIssuer(keys, clock)
         context.fleet = Fleet(issuer, manifest, agents_urls, vault, clock)
-        async with open_bus(_credentials(issuer, broker_urls)) as bus:
+        async with open_bus(link_credentials(issuer, broker_urls)) as bus:
             await _first_connection(bus, broker_urls)
             context.bus = bus
             async with _running(context, bus, keys, broker_urls) as controller:
@@ -137,6 +143,9 @@ async def _running(
     await ControlDesk(context, bus.svc).start()
     teller = ManifestTeller(commander, fleet)
     context.presence.on_beat.append(teller.on_beat)
+    watched = Watch(context)
+    own = OwnCredentials(context, bus, fleet.issuer, broker_urls)
+    watch_disk = disk.DiskWatch(context)
     loops = {
         "outbox": outbox.run,
         "dispatcher": dispatcher.run,
@@ -145,10 +154,12 @@ async def _running(
         "rollouts": RolloutRunner(context).run,
         "presence": lambda: every(server_jobs.FLUSH_S, lambda: _look_around(context, bus)),
         "expiry": lambda: every(EXPIRY_EVERY_S, lambda: clients.cut_overdue(context)),
-        "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: keep_house(context), first_s=60),
+        "housekeeping": lambda: every(HOUSEKEEPING_EVERY_S, lambda: _keep_house(context, ledger), first_s=60),
+        "disk": lambda: every(disk.LOOK_EVERY_S, watch_disk.look, first_s=1),
         "revocations": lambda: _push_when(context, revoked),
         "certificates": lambda: every(CERTIFICATES_EVERY_S, lambda: watch_expiry(context), first_s=0),
-        "credentials": lambda: every(RENEW_EVERY_S, lambda: _renew(bus, fleet.issuer, broker_urls)),
+        "connections": lambda: every(LOOK_EVERY_S, watched.look),
+        "credentials": lambda: every(CREDENTIALS_EVERY_S, own.look),
         "manifest": teller.run,
         "backups": lambda: keep_schedule(context),
         "agent events": AgentEvents(context, bus.commands).run,
@@ -157,17 +168,12 @@ async def _running(
     running = [asyncio.ensure_future(supervise(name, loop)) for name, loop in loops.items()]
     try:
         yield Controller(
-            context=context, bus=bus, commander=commander, dispatcher=dispatcher, desks=desks, ledger=ledger
+            context=context, bus=bus, commander=commander, dispatcher=dispatcher, desks=desks, ledger=ledger, own=own
         )
     finally:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-
-def _credentials(issuer: FleetIssuer, urls: tuple[str, ...]) -> dict[str, Credentials]:
-    name = f"c{new_id()[:12]}"
-    return {link: issuer.bus_credentials(role, f"{name}-{link}", urls) for link, role in LINKS.items()}
 
 
 async def _broker_urls(settings: ControllerSettings, database: Database) -> tuple[str, ...]:
@@ -218,15 +224,20 @@ async def _look_around(context: Context, bus: Bus) -> None:
     await server_jobs.flush_presence(context)
 
 
-async def keep_house(context: Context) -> None:
+async def _keep_house(context: Context, ledger: Ledger) -> None:
+    kept = await keep_house(context)
+    ledger.rollup.keep_minutes(kept.traffic_minutes_hours)
+
+
+async def keep_house(context: Context) -> Retention:
     """Drops what is old: sessions, throttles, chunks, points, tasks, tokens, revocations that expired by themselves."""
     now = context.clock.now()
     await auth.forget_the_old(context)
     await server_jobs.forget_the_old(context)
     async with context.database.write() as session:
         await tasks.expire_overdue(session, now)
-        await tasks.forget_the_old(session, now - TASKS_KEPT)
         await fleet_store.forget_the_old(session, now, now - TOKENS_KEPT)
+    return await upkeep.forget_the_old(context)
 
 
 async def _push_when(context: Context, revoked: asyncio.Event) -> None:
@@ -234,12 +245,6 @@ async def _push_when(context: Context, revoked: asyncio.Event) -> None:
         await revoked.wait()
         revoked.clear()
         await fleet_service.push_revocations(context)
-
-
-async def _renew(bus: Bus, issuer: FleetIssuer, urls: tuple[str, ...]) -> None:
-    fresh = _credentials(issuer, urls)
-    for name, link in zip(LINKS, bus.all, strict=True):
-        await link.replace_credentials(fresh[name])
 
 
 __all__ = ["Controller", "make_context", "open_controller"]

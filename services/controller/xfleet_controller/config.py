@@ -38,6 +38,8 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     profile_update_hours: int = 12
     admin_password: str = ""
     """First password of the admin `admin`; read by `init` only."""
+    disk_low_bytes: int = 256 * 1024 * 1024
+    """With less free space in the data directory an event tells; 0 never tells."""
     backup_passphrase: str = ""
     """Seals backups and opens them; better given as a file."""
     backup_passphrase_file: Path | None = None

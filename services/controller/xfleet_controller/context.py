@@ -13,6 +13,7 @@ from xfleet_controller.config import ControllerSettings
 from xfleet_controller.db import Database
 from xfleet_controller.install.gate import Gate
 from xfleet_controller.install.library import Library
+from xfleet_controller.install.side_door import SideDoor
 from xfleet_controller.orders.limits import OrderLimits
 from xfleet_controller.panel.pulse import Pulse
 from xfleet_controller.servers.index import StateIndexes
@@ -56,6 +57,7 @@ class Context:
         """What machines that join fetch."""
         self.install_gate = Gate()
         self.backups = BackupState()
+        self.side_door = SideDoor()
         self.registry = CollectorRegistry()
         """This controller's own figures."""
         self.certificate_ends: dict[str, datetime] = {}

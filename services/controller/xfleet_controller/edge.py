@@ -38,7 +38,7 @@ ENDLESS = re.compile(r"/live|(?:/api/v1)?/servers/[0-9]{1,18}/logs/live")
 SLOW = re.compile(r"(?:/api/v1)?/servers/[0-9]{1,18}/(?:orders/)?(?:backup|restore)")
 """Paths that move files to and from servers."""
 SLOW_TIMEOUT_S = 150.0
-LARGE = ("/api/v1/backups", "/backups")
+LARGE = ("/api/v1/backups", "/settings/backups")
 """Below these, large files are made and sent."""
 SECRET_PATHS = ("/sub/", "/invite/")
 """What follows them lets in whoever knows it: the log does not hold it."""
@@ -86,7 +86,7 @@ async def provide_actor(request: Request[Any, Any, Any]) -> Actor:
     """Who asks, by bearer token or session cookie; asked once a request. Raises `NotSignedIn` or `CrossSite`."""
     known: Actor | None = request.scope.get(_ACTOR)
     if known is None:
-        known = request.scope[_ACTOR] = await _find_actor(request)  # type: ignore[literal-required]
+        known = request.scope[_ACTOR] = await find_actor(request)  # type: ignore[literal-required]
         note_actor(known.label)
     return known
 
@@ -97,7 +97,8 @@ async def for_sessions(connection: Any, handler: BaseRouteHandler) -> None:
         await provide_actor(connection)
 
 
-async def _find_actor(request: Request[Any, Any, Any]) -> Actor:
+async def find_actor(request: Request[Any, Any, Any]) -> Actor:
+    """Who asks as of now: for streams, which may outlive the session they began with. Raises as `provide_actor`."""
     context: Context = request.app.state.context
     address = client_address(request)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")

@@ -1,6 +1,5 @@
 """`init`: everything a new installation needs, and nothing changed in one that has it."""
 
-import socket
 from pathlib import Path
 
 import msgspec
@@ -18,7 +17,7 @@ from xfleet_controller.db import Database
 from xfleet_controller.fleet import service as fleet_service
 from xfleet_controller.fleet import store as fleet_store
 from xfleet_controller.fleet.keyring import load_keys, load_or_create_keys, open_vault
-from xfleet_controller.fleet.manifest import ensure_manifest, with_public
+from xfleet_controller.fleet.manifest import default_address, ensure_manifest, with_public
 from xfleet_controller.fleet.service import ACCOUNT_SETTING, Fleet
 from xfleet_controller.servers import service as servers
 from xfleet_controller.servers import store as servers_store
@@ -178,20 +177,10 @@ def _bot_credentials(issuer: FleetIssuer, urls: tuple[str, ...], data_dir: Path)
 def _urls(order: InitOrder) -> tuple[str, ...]:
     hosts = [order.broker_host]
     if order.broker_host in WILDCARDS:
-        hosts = [host for host in ("127.0.0.1", find_default_address()) if host]
+        hosts = [host for host in ("127.0.0.1", default_address()) if host]
     ports = (("tls", order.broker_port), ("wss", order.broker_websocket_port))
     return tuple(_url(scheme, host, port) for scheme, port in ports if port or scheme == "tls" for host in hosts)
 
 
 def _url(scheme: str, host: str, port: int) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def find_default_address() -> str:
-    """The address of the default route; nothing is sent to find it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return ""
-        return str(probe.getsockname()[0])

@@ -130,6 +130,26 @@ def restore(config: Path | None, file: Path, *, force: bool, **given: Any) -> No
     run_async(put_back(settings, file, force=force))
 
 
+@cli.command()
+@click.option("--data-dir", type=_PATH, required=True, help="Where keys, database and broker files lie.")
+@click.option("--python", "pythons", default="3.11,3.12,3.13", show_default=True, help="Versions, comma-separated.")
+@click.option("--arch", "machines", default="amd64,arm64", show_default=True, help="Machines, comma-separated.")
+def wheelhouse(data_dir: Path, pythons: str, machines: str) -> None:
+    """Fetch what agents on other kinds of machines need, for servers that reach no package index.
+
+    Without it the panel hands on what it has itself: its own version of Python, on its own kind of machine.
+    """
+    from xfleet_controller.install.library import Library  # noqa: PLC0415  as above
+    from xfleet_controller.install.wheelhouse import fill  # noqa: PLC0415  as above
+
+    place = Library(data_dir.absolute() / "install").wheelhouse
+    fill(place, _words(pythons), _words(machines), click.echo)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
 def _settings(given: dict[str, Any], config: Path | None, *, quiet: bool = False) -> ControllerSettings:
     settings = load_settings(ControllerSettings, given, file=config, others=all_settings())
     configure_logging("controller", level="error" if quiet and settings.log_level == "info" else settings.log_level)

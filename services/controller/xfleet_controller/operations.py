@@ -16,6 +16,7 @@ from xfleet_controller.context import Context
 from xfleet_controller.db import is_reachable
 from xfleet_controller.edge import TheContext, client_address
 from xfleet_controller.proxies import came_by_proxy, is_among, is_loopback, networks_of
+from xfleet_controller.upkeep.disk import DiskFigures
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -49,6 +50,7 @@ class OperationsDoor(Controller):
         registry = CollectorRegistry()
         registry.register(FleetFigures(context))
         register_figures(registry, context)
+        registry.register(DiskFigures(context))
         return Response(generate_latest(context.registry) + generate_latest(registry), media_type=METRICS_TYPE)
 
 

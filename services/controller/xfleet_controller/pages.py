@@ -11,15 +11,19 @@ from xfleet_controller.account import web as account
 from xfleet_controller.admins import web as admins
 from xfleet_controller.audit import web as audit
 from xfleet_controller.auth.web import show_login, take_code, take_login, take_logout
+from xfleet_controller.backups import web as backups
 from xfleet_controller.clients import web as clients
 from xfleet_controller.context import Context
 from xfleet_controller.dashboard.web import show_chart, show_dashboard
 from xfleet_controller.edge import HtmlError
 from xfleet_controller.gallery.web import show_gallery, show_specimen
 from xfleet_controller.inbounds import web as inbounds
+from xfleet_controller.logs import web as logs
+from xfleet_controller.orders import web as orders
 from xfleet_controller.panel.failures import html_error
 from xfleet_controller.panel.static import static_handler
 from xfleet_controller.panel.visit import Panel, Visit, open_visit
+from xfleet_controller.rollouts import web as rollouts
 from xfleet_controller.servers import dialogs as server_dialogs
 from xfleet_controller.servers import state_web as server_state
 from xfleet_controller.servers import web as servers
@@ -35,7 +39,8 @@ DOORS = (
     servers.show_servers, servers.show_server, servers.show_server_form, servers.take_server_form, servers.enable,
     servers.disable, servers.take_mode, server_dialogs.show_new_form, server_dialogs.take_new_form,
     server_dialogs.show_join, server_dialogs.take_join, server_dialogs.take_broker, server_dialogs.show_replace,
-    server_dialogs.show_delete, server_dialogs.take_delete,
+    server_dialogs.show_delete, server_dialogs.take_delete, server_dialogs.show_identities,
+    server_dialogs.take_revocation,
     server_state.show_history, server_state.show_version, server_state.show_revert, server_state.take_revert,
     server_state.take_strays,
     inbounds.show_inbounds, inbounds.show_new_form, inbounds.take_new_form, inbounds.show_form, inbounds.take_form,
@@ -43,6 +48,7 @@ DOORS = (
     clients.show_clients, clients.show_new_form, clients.take_new_form, clients.show_client, clients.show_form,
     clients.take_form, clients.enable, clients.disable, clients.show_delete, clients.take_delete,
     tasks.show_tasks, tasks.show_task, tasks.cancel_task,
+    *orders.DOORS, *logs.DOORS, *rollouts.DOORS,
     settings.show_settings, settings.take_password, settings.take_bot_code,
     account.begin_totp, account.confirm_totp, account.disable_totp, account.renew_codes, account.end_session,
     account.end_all_sessions, account.unbind_bot,
@@ -50,7 +56,7 @@ DOORS = (
     admins.show_reset, admins.take_reset, admins.take_totp_away, admins.show_delete, admins.take_delete,
     admins.show_invite, admins.take_invite,
     tokens.show_tokens, tokens.show_tokens_of, tokens.show_new_form, tokens.take_new_form, tokens.revoke,
-    audit.show_audit, audit.export_audit,
+    audit.show_audit, audit.export_audit, *backups.DOORS,
     show_gallery, show_specimen,
 )  # fmt: skip
 

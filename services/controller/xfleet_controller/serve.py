@@ -14,12 +14,14 @@ import uvicorn
 from xfleet_controller.app import Controller, open_controller
 from xfleet_controller.config import ControllerSettings
 from xfleet_controller.edge import MAX_PORT
+from xfleet_controller.install.side_door import is_needed
 from xfleet_controller.pages import panel_pages
 from xfleet_controller.proxies import behind, is_loopback, networks_of
-from xfleet_controller.web_app import create_web_app
+from xfleet_controller.web_app import create_side_door, create_web_app
 from xfleet_runtime.errors import Unusable
 from xfleet_runtime.files import lock_exclusively, writable_directory
 from xfleet_runtime.log import get_logger
+from xfleet_runtime.supervise import supervise
 
 _log = get_logger(__name__)
 GRACE_S = 5
@@ -32,8 +34,28 @@ async def serve(settings: ControllerSettings) -> None:
     check_urls(settings)
     writable_directory(settings.data_dir)
     with _single_process(settings), bind(settings.listen, settings.port) as listener:
-        async with open_controller(settings) as controller, web_server(controller, listener) as server:
+        async with (
+            open_controller(settings) as controller,
+            web_server(controller, listener) as server,
+            _side_door(controller, listener.getsockname()[1]),
+        ):
             await server.finished()
+
+
+@asynccontextmanager
+async def _side_door(controller: Controller, port: int) -> AsyncIterator[None]:
+    """Keeps the side door, where the panel is on loopback only."""
+    context = controller.context
+    if not is_needed(context):
+        yield
+        return
+    app = create_side_door(context)
+    keeping = asyncio.ensure_future(supervise("side door", lambda: context.side_door.run(context, app, port)))
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 class WebServer(uvicorn.Server):

@@ -15,7 +15,7 @@ from litestar.response import Stream
 
 from xfleet_contracts.errors import Refusal
 from xfleet_controller.auth.service import NotSignedIn
-from xfleet_controller.edge import provide_actor
+from xfleet_controller.edge import find_actor
 from xfleet_controller.panel.forms import whole_number
 from xfleet_controller.panel.live_pages import PAGES, LivePage
 from xfleet_controller.panel.visit import Visit
@@ -83,7 +83,7 @@ def message_of(changed: dict[str, str]) -> bytes:
 async def still_signed_in(visit: Visit) -> bool:
     """Whether the session the stream began with still holds."""
     try:
-        await provide_actor(visit.request)
+        await find_actor(visit.request)
     except NotSignedIn:
         return False
     return True

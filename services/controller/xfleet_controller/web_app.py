@@ -25,7 +25,7 @@ from xfleet_controller.bot.api import BotApi
 from xfleet_controller.clients.api import ClientApi
 from xfleet_controller.context import Context
 from xfleet_controller.edge import HtmlError
-from xfleet_controller.fleet.api import CertificateApi
+from xfleet_controller.fleet.api import AgentDoor, CertificateApi
 from xfleet_controller.inbounds.api import InboundApi
 from xfleet_controller.install.web import InstallDoor
 from xfleet_controller.joining.api import JoiningApi
@@ -39,6 +39,7 @@ from xfleet_controller.subscriptions.api import SubscriptionDoor
 from xfleet_controller.tasks.api import TaskApi
 from xfleet_controller.tokens.api import TokenApi
 from xfleet_controller.traffic.api import ClientTrafficApi, TrafficApi
+from xfleet_controller.upkeep.api import RetentionApi
 
 
 def create_web_app(
@@ -79,6 +80,7 @@ def create_litestar(
             TrafficApi,
             BotApi,
             BackupApi,
+            RetentionApi,
             RolloutApi,
             AdminApi,
             InviteApi,
@@ -90,7 +92,7 @@ def create_litestar(
         request_class=StrictRequest,
     )  # fmt: skip
     return Litestar(
-        route_handlers=[api, SubscriptionDoor, InstallDoor, OperationsDoor, *pages],
+        route_handlers=[api, AgentDoor, SubscriptionDoor, InstallDoor, OperationsDoor, *pages],
         path=context.settings.prefix or "/",
         dependencies={
             "context": Provide(edge.provide_context, sync_to_thread=False),
@@ -103,6 +105,19 @@ def create_litestar(
         state=State({"context": context} | (state or {})),
         debug=False,
     )
+
+
+def create_side_door(context: Context) -> ASGIApp:
+    """`/install/` and nothing else, without the base path."""
+    app = Litestar(
+        route_handlers=[InstallDoor],
+        dependencies={"context": Provide(edge.provide_context, sync_to_thread=False)},
+        exception_handlers=edge.exception_handlers(None),
+        openapi_config=None,
+        logging_config=LoggingConfig(configure_root_logger=False, log_exceptions="never"),
+        state=State({"context": context}),
+    )
+    return edge.around(app, "")
 
 
 @get("/openapi.json", include_in_schema=False, media_type=OpenAPIMediaType.OPENAPI_JSON)

@@ -16,6 +16,7 @@ import pytest
 
 from harness.agent import AgentProcess, SmallController, agent_process, entities
 from harness.broker import FleetBroker, eventually, free_ports
+from harness.disk import small_disk
 from harness.releases import Mirror
 from harness.xray import Sink, XrayClient, direct_to_loopback, new_client, passes, ws_inbound
 from xfleet_contracts import codec
@@ -36,7 +37,7 @@ from xfleet_contracts.care import (
 )
 from xfleet_contracts.desired_state import EntityKey as Key
 from xfleet_contracts.desired_state import OutboundBody, RuleBody, digest_of
-from xfleet_contracts.installs import Download, GeoFile, GeoFilesUpdate, GeoFilesUpdated
+from xfleet_contracts.installs import Download, GeoFile, GeoFilesUpdate, GeoFilesUpdated, XrayInstall
 from xfleet_xraykit.links import share_link
 
 
@@ -181,6 +182,9 @@ async def test_checks_say_what_clients_would_find(agent: AgentProcess, controlle
     assert {each.name: each.status for each in own.results} == dict.fromkeys(
         ("xray", "disk", "clock", "broker", "spool"), "ok"
     ), own
+    beat = await controller.heard()
+    assert beat.free_state_bytes > 0
+    assert beat.link == controller.broker.urls[0]
     inbound = ws_inbound(7001)
     await controller.apply(entities(inbound))
     certificate = await made(controller, "site.example")
@@ -350,3 +354,28 @@ async def test_what_the_agent_holds_is_read_page_by_page_byte_for_byte(
     assert digest_of(held) == page.point.digest
     assert pages > 1
     assert (await controller.order("state.read", StateHeld, StateRead(offset=-5))).entities
+
+
+async def test_a_full_disk_refuses_orders_in_words_and_keeps_what_is_there(
+    broker: FleetBroker, controller: SmallController, mirror: Mirror, pytestconfig: pytest.Config
+) -> None:
+    with small_disk(pytestconfig) as disk:
+        async with agent_process(broker, within=disk.path, trial_s="0.2") as agent:
+            await controller.heard()
+            info = await made(controller, "vpn.example.org")
+            before = Path(info.key_path).read_bytes()
+            order = XrayInstall(version="9.9", archive=mirror.offer(secrets.token_bytes(100_000)))
+            assert await code_of(controller, "xray.install", order) == "download_failed", "32 MiB stay free"
+            disk.fill()
+            for verb, body in (
+                ("certs.generate", CertificateGenerate(domains=("vpn.example.org",))),
+                ("geofiles.update", geo_order(mirror, geoip=secrets.token_bytes(3_000_000))),
+                ("xray.install", order),
+                ("backup", BackupOrder(transfer="t1")),
+            ):
+                assert await code_of(controller, verb, body) in {"storage", "download_failed"}, verb
+            assert Path(info.key_path).read_bytes() == before
+            assert (await controller.order("checks.run", ChecksDone)).results[1].status == "failed"
+            disk.empty()
+            assert (await made(controller, "vpn.example.org")).sha256 != info.sha256
+            assert list((agent.state_dir / "incoming").iterdir()) == []

@@ -11,6 +11,7 @@ import pytest
 
 from harness.agent import AgentProcess, SmallController, agent_process, entities
 from harness.broker import FleetBroker, eventually
+from harness.proxies import running_proxy
 from harness.releases import AFTER_A_WHILE, AT_ONCE, REFUSING, Mirror, archive, program
 from harness.xray import Sink, XrayClient, direct_to_loopback, new_client, passes, transfer, ws_inbound
 from xfleet_contracts.errors import RemoteRefusal
@@ -100,6 +101,13 @@ async def test_releases_that_do_not_work_here_change_nothing(
     after = (await controller.heard()).xray
     assert (after.start_id, after.source, after.version) == (before.start_id, BUNDLED, before.version)
     await eventually(lambda: [each.start_id for each in agent.xrays()] == [before.start_id])
+    # one that an operator stopped stays stopped, and starts as what was chosen meanwhile
+    assert (await controller.ask("xray.stop")).ok
+    assert (await install(controller, mirror.xray("99.1.3"))).version == "99.1.3"
+    assert agent.xrays() == []
+    assert (await controller.ask("xray.start")).ok
+    beat = await controller.heard()
+    assert (beat.xray.status, beat.xray.source) == ("running", "99.1.3")
 
 
 async def test_an_xray_that_dies_soon_after_it_took_over_gives_way_to_the_one_before(
@@ -214,3 +222,40 @@ async def test_an_agent_killed_in_the_middle_of_an_install_leaves_the_old_one_in
 async def restart(agent: AgentProcess) -> None:
     await agent.end(signal.SIGKILL)
     await agent.start()
+
+
+async def test_a_release_comes_through_the_agents_proxy(
+    broker: FleetBroker, controller: SmallController, mirror: Mirror
+) -> None:
+    async with (
+        running_proxy("socks5", login=("me", "secret")) as proxy,
+        agent_process(broker, trial_s="0.2", broker_proxy=proxy.setting) as agent,
+    ):
+        await controller.heard()
+        assert (await install(controller, mirror.xray("99.1.2"))).version == "99.1.2"
+        assert proxy.asked[-1] == f"127.0.0.1:{mirror.port}"
+        proxy.refusing = True
+        refusal = await refusal_of(controller, mirror.xray("99.1.3"))
+        assert refusal.remote_code == "download_failed"
+        assert "secret" not in refusal.text + agent.log()
+
+
+async def test_orders_that_pile_up_are_refused_and_nothing_else_waits_for_them(
+    agent: AgentProcess, controller: SmallController, mirror: Mirror
+) -> None:
+    mirror.hold = asyncio.Event()
+    order = mirror.xray("99.1.2")
+    asked = [asyncio.create_task(controller.ask("xray.install", order)) for _ in range(20)]
+    done, waiting = await asyncio.wait(asked, timeout=1)
+    codes = [reply.error.code for task in done if (reply := task.result()).error is not None]
+    assert codes == ["rate_limited"] * 18
+    assert (await controller.ask("health")).ok
+    # an agent that is told to end does so, and leaves no Xray of a release that came too late
+    ending = asyncio.create_task(agent.end(signal.SIGINT))
+    await asyncio.sleep(0.3)
+    mirror.hold.set()
+    assert await ending == 0
+    assert agent.xrays() == []
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)

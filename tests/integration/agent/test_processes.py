@@ -1,6 +1,8 @@
 """Xray's processes: found again whatever was forgotten, their logs kept short."""
 
+import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,11 +11,11 @@ import pytest
 
 from harness.broker import eventually
 from xfleet_agent.plan import Shape, shape_of
-from xfleet_agent.processes import Processes
+from xfleet_agent.processes import OUTPUT_KEPT_BYTES, Processes
 from xfleet_contracts.desired_state import SettingsBody
 from xfleet_xraykit.errors import XrayDown
 from xfleet_xraykit.launcher import WheelLauncher
-from xfleet_xraykit.process import is_running
+from xfleet_xraykit.process import is_running, wait_exit
 from xfleet_xraykit.state import State
 
 
@@ -58,4 +60,20 @@ async def test_long_logs_are_set_aside_while_xray_runs(processes: Processes) -> 
     await eventually(log.exists)
     assert is_running(running.record)
     assert not await processes.rotate_logs([running])
+    # what it prints goes to a file it was given: that one is emptied in place
+    output = processes._log_dir / "output.log"
+    with output.open("ab") as file:
+        file.write(b"x" * 2 * OUTPUT_KEPT_BYTES + b"the end")
+    await processes.rotate_logs([running])
+    assert output.stat().st_size == 0
+    kept = output.with_suffix(".log.1").read_bytes()
+    assert len(kept) == OUTPUT_KEPT_BYTES
+    assert kept.endswith(b"the end")
+    # an Xray that cannot open a new log keeps the old one
+    os.kill(running.record.pid, signal.SIGKILL)
+    await wait_exit(running.record)
+    log.write_text("last words\n")
+    with pytest.raises(XrayDown):
+        await processes.rotate_logs([running], limit_bytes=1)
+    assert log.read_text() == "last words\n"
     await processes.end(running)

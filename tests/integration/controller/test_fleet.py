@@ -62,7 +62,7 @@ async def test_the_same_token_with_the_same_keys_gets_the_same_answer(world: Wor
     assert answer.sid == "local"
     assert x509.common_name(answer.cert_pem) == "local"
     manifest = signing.open_manifest(token.root_public_key, answer.manifest)
-    assert manifest.serial == 1
+    assert manifest.serial == 2
     assert len(manifest.command_keys) == 1
 
 

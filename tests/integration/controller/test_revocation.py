@@ -54,7 +54,7 @@ async def test_a_revoked_server_is_cut_within_a_second_stays_out_and_enrolls_ane
     shown = (await api.get(f"/api/v1/servers/{server_id}")).json()
     assert shown["status"] == "offline"
     assert "stolen" in shown["last_error"]
-    (row,) = (await api.get(f"/api/v1/servers/{server_id}/certificates")).json()
+    (row,) = (await api.get(f"/api/v1/servers/{server_id}/identities")).json()
     assert (row["status"], row["reason"], row["source"]) == ("revoked", "stolen", "enroll")
     assert any(event.type == "server_revoked" and event.server == "lost" for event in await events_of(world))
     voided = msgspec.structs.replace(open_token(spare), broker_urls=(world.broker.url,))
@@ -71,7 +71,7 @@ async def test_a_revoked_server_is_cut_within_a_second_stays_out_and_enrolls_ane
 async def test_revoking_what_is_not_there_is_refused(api: Any) -> None:
     assert (await api.post("/api/v1/servers/99999/revoke", json={})).json()["code"] == "not_found"
     assert (await api.post("/api/v1/servers/1/revoke", json={"why": "x"})).json()["code"] == "invalid"
-    assert (await api.get("/api/v1/servers/99999/certificates")).status_code == 404
+    assert (await api.get("/api/v1/servers/99999/identities")).status_code == 404
 
 
 async def test_an_identity_that_comes_to_its_end_is_told_once_per_step_and_measured(world: World, api: Any) -> None:
@@ -92,7 +92,7 @@ async def test_an_identity_that_comes_to_its_end_is_told_once_per_step_and_measu
 
         await eventually(told)
     assert 'xfleet_certificate_expires_seconds{server="ageing"} 1' in (await api.get("http://localhost/metrics")).text
-    (shown,) = (await api.get(f"/api/v1/servers/{server_id}/certificates")).json()
+    (shown,) = (await api.get(f"/api/v1/servers/{server_id}/identities")).json()
     assert shown["status"] == "good"
 
 

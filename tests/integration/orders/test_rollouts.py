@@ -70,7 +70,7 @@ async def test_waves_follow_each_other_once_the_one_before_is_well(
     async def completed() -> bool:
         return (await shown(api, rollout))["status"] == "completed"
 
-    await eventually(completed, within_s=20, every_s=0.2)
+    await eventually(completed, within_s=50, every_s=0.2)
     assert [agent.updates for agent in fleet.values()] == [["2.0.0"]] * 3
     done = await shown(api, rollout)
     assert (states(done), done["servers"][0]["version_before"]) == (["healthy"] * 3, "1.0.0")
@@ -90,7 +90,7 @@ async def test_a_crash_after_the_upgrade_pauses_before_anybody_else_is_touched(
     async def paused() -> bool:
         return (await shown(api, rollout))["status"] == "paused"
 
-    await eventually(paused)
+    await eventually(paused, within_s=30)
     found = await shown(api, rollout)
     assert (states(found)[0], "crashed" in found["error"], "one" in found["error"]) == ("failed", True, True)
     assert [len(agent.updates) for agent in fleet.values()] == [1, 0, 0]
@@ -121,7 +121,7 @@ async def test_a_server_that_refuses_or_is_away_is_told(
     async def paused() -> bool:
         return (await shown(api, rollout))["status"] == "paused"
 
-    await eventually(paused)
+    await eventually(paused, within_s=30)
     fleet["two"].agent.verbs["agent.update"] = fleet["two"].update
     found = {each["name"]: (each["status"], each["error"]) for each in (await shown(api, rollout))["servers"]}
     assert found["away"] == ("skipped", "It was offline when its turn came.")
@@ -169,6 +169,6 @@ async def test_a_rollout_goes_on_after_the_controller_was_killed(tmp_path: Path)
                 await lively.beat()
                 return (await shown(api, rollout))["status"] == "completed"
 
-            await eventually(completed, within_s=20, every_s=0.6)
+            await eventually(completed, within_s=50, every_s=0.6)
             assert states(await shown(api, rollout)) == ["healthy"]
     assert lively.updates == ["2.0.0"]

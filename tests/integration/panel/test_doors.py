@@ -3,10 +3,12 @@
 import html
 
 import msgspec
+import pytest
 from sqlalchemy import select
 
 from harness.panel import PanelWorld
 from harness.visitor import Visitor
+from xfleet_controller import sse
 from xfleet_controller.auth.rights import SYSTEM
 from xfleet_controller.clients.models import Client
 from xfleet_controller.gallery.pages import SPECIMENS
@@ -344,3 +346,15 @@ def test_live_stream_sends_what_the_page_shows_and_then_only_changes(admin: Visi
 
 def test_live_stream_is_closed_to_strangers(stranger: Visitor) -> None:
     assert stranger.get("/live?page=dashboard").status_code == 303
+
+
+def test_live_stream_ends_soon_after_its_session(
+    admin: Visitor, panel: PanelWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "CHECK_S", 0.0)
+    with admin.http.stream("GET", f"{panel.base_url}/live?page=dashboard") as stream:
+        chunks = stream.iter_text()
+        next(chunks)
+        assert admin.post("/logout", {}).status_code == 303
+        for _ in chunks:
+            pass

@@ -95,6 +95,18 @@ async def test_whatever_changes_an_admins_rights_ends_what_acts_in_its_name(
             await bearer(context, ended)
 
 
+async def test_the_machines_own_token_outlives_a_changed_password_but_no_reset(context: Context, boss: Actor) -> None:
+    anna = await add_admin(context, "anna")
+    token = await token_of(context, anna, "*")
+    async with context.database.write() as session:  # as `cli-credentials` makes it, for root on the machine
+        (await session.scalars(select(ApiToken))).one().expires_at = None
+    await account.change_password(context, anna, PASSWORD, "another good one")
+    assert (await bearer(context, token)).name == "anna"
+    await admins.reset_password(context, boss, anna.admin_id or 0)
+    with pytest.raises(auth.NotSignedIn):
+        await bearer(context, token)
+
+
 async def test_an_edit_that_changes_nothing_ends_nothing(context: Context, boss: Actor) -> None:
     mine = boss.admin_id or 0
     token = await token_of(context, boss, "clients.read")

@@ -37,6 +37,11 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
         """Unix seconds at which the broker will cut the connection; 0 never."""
         return jwt.decode(self.jwt).exp
 
+    @property
+    def issued_at(self) -> int:
+        """Unix seconds at which they were issued."""
+        return jwt.decode(self.jwt).iat
+
     def check(self) -> None:
         """Raises `Unusable` when key, certificate or JWT are broken or do not belong together."""
         try:

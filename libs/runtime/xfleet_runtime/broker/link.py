@@ -66,7 +66,7 @@ class BrokerLink:
         self.last_error = ""
         """Why the link is or was down; empty before the first failure."""
         self.refused = False
-        """Whether the broker, when last asked, did not want this identity: expired, revoked or unknown."""
+        """Whether the broker, since we were last connected, did not want this identity: expired, revoked, unknown."""
         self._credentials = credentials
         self._proxy = proxy
         self._worked = ""
@@ -249,7 +249,7 @@ class BrokerLink:
         async with self._swap:
             old = self._session
             if old is None or not old.open:
-                self._credentials = credentials
+                self._credentials, self.refused = credentials, False
                 self._retry_now.set()
                 return
             new = await self._open(credentials)
@@ -277,7 +277,8 @@ class BrokerLink:
         async with self._swap:
             lost, self._session = self._session, None
         if lost is not None:
-            self.last_error, self.refused = lost.last_error or "the connection broke", lost.was_refused
+            self.last_error = lost.last_error or "the connection broke"
+            self.refused = self.refused or lost.was_refused
             await lost.close()
         _log.warning("link to the broker lost", link=self.name, reason=self.last_error)
         if lived_s > STEADY_AFTER_S:
@@ -314,7 +315,7 @@ class BrokerLink:
             else:
                 self._worked = url
                 return session
-        self.refused = refused
+        self.refused = self.refused or refused  # its reason may be lost on the way: a broken pipe says nothing
         raise outage
 
     async def _tell_connected(self) -> None:

@@ -170,6 +170,12 @@ def expires_at(certificate_pem: str) -> datetime:
     return _certificate(certificate_pem).not_valid_after_utc.astimezone(UTC)
 
 
+def lifetime(certificate_pem: str) -> timedelta:
+    """For how long the first certificate in a PEM text was issued."""
+    certificate = _certificate(certificate_pem)
+    return certificate.not_valid_after_utc - certificate.not_valid_before_utc
+
+
 def pin(certificate_pem: str) -> str:
     """SHA-256 of the public key of the first certificate, hex, as nats-server's `pinned_certs` wants it."""
     spki = (

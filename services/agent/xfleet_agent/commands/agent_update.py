@@ -57,7 +57,7 @@ def verb(parts: Parts) -> Verb:
         answer = AgentUpdating(version=order.version, previous=agent_version())
         if order.version == agent_version():
             return answer
-        release = await _made(releases, order)
+        release = await _made(releases, order, parts.settings.broker_proxy)
         await parts.worker.run(lambda: releases.switch(release, order.version, probation_s=order.probation_s))
         _log.info("switching to another release", version=order.version, previous=answer.previous)
         asyncio.get_running_loop().call_later(RESTART_AFTER_S, os.kill, os.getpid(), signal.SIGTERM)
@@ -78,7 +78,7 @@ def _check(order: AgentUpdate) -> None:
             raise MessageMalformed("This is no wheel.", field="wheelhouse", name=_file_name(each)[:100])
 
 
-async def _made(releases: Releases, order: AgentUpdate) -> str:
+async def _made(releases: Releases, order: AgentUpdate, proxy: str) -> str:
     """The name of a release that holds the new agent and can be imported; nothing is left of one that cannot."""
     release = order.version
     if (releases.place_of(release) / _MARK).exists():
@@ -90,7 +90,7 @@ async def _made(releases: Releases, order: AgentUpdate) -> str:
     await asyncio.to_thread(_clear, place, store)
     try:
         private_directory(store)
-        await _fetch_all(store, order)
+        await _fetch_all(store, order, proxy)
         await _build(place, store, order)
         await _try_out(place, order.version)
         (place / _MARK).write_text(f"{order.wheel.sha256.lower()}\n", encoding="ascii")
@@ -103,17 +103,18 @@ async def _made(releases: Releases, order: AgentUpdate) -> str:
     return release
 
 
-async def _fetch_all(store: Path, order: AgentUpdate) -> None:
+async def _fetch_all(store: Path, order: AgentUpdate, proxy: str) -> None:
     from xfleet_agent.download import fetch  # noqa: PLC0415  needed once in a release, and large
 
     for each in (order.wheel, *order.wheelhouse):
-        await fetch(each, store / _file_name(each))
+        await fetch(each, store / _file_name(each), proxy=proxy)
 
 
 async def _build(place: Path, store: Path, order: AgentUpdate) -> None:
     """A new environment: from the wheelhouse, or with what this one has and the new wheel in place of the old."""
     await _run([_base_python(), "-m", "venv", "--without-pip", str(place)], BUILD_TIMEOUT_S)
     pip = ["-m", "pip", "--isolated", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-index"]
+    pip.append("--no-cache-dir")
     wanted = (order.wheel, *order.wheelhouse)
     listed = store / "requirements.txt"
     lines = [f"{(store / _file_name(each)).as_uri()} --hash=sha256:{each.sha256.lower()}\n" for each in wanted]

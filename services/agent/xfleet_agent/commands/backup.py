@@ -14,7 +14,7 @@ from xfleet_contracts.commands import TIMEOUT_S
 
 SHARE_OF_TIME = 0.9
 """Of an order's time limit; the rest is for the answer."""
-SECRET_SETTINGS = frozenset({"proxy"})
+SECRET_SETTINGS = frozenset({"broker_proxy"})
 
 
 def verbs(parts: Parts) -> dict[str, Verb]:

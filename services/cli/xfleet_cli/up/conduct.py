@@ -12,6 +12,7 @@ import msgspec
 from xfleet_cli.up.announce import Announcement, lines_of, say
 from xfleet_cli.up.keeper import Keeper, describe_end, said
 from xfleet_cli.up.layout import Layout, broker_host
+from xfleet_cli.up.logs import keep_bounded
 from xfleet_cli.up.parts import Part
 from xfleet_cli.up.plan import LOOPBACK, Plan, make_plan
 from xfleet_cli.up.prepare import Prepared, prepare
@@ -96,6 +97,8 @@ class _Running:
     async def _bring_up(self, plan: Plan, prepared: Prepared, group: asyncio.TaskGroup) -> None:
         """An agent that has an identity serves before anybody else is there; a new one needs somebody to enroll it."""
         agent, controller, bot = agent_of(plan, prepared), controller_of(plan), bot_of(plan, prepared)
+        services = [part.log_file for part in (controller, agent, bot) if part is not None]
+        group.create_task(keep_bounded(services))
         enrolled = plan.layout.agent_identity.exists()
         early, late = ([agent], []) if enrolled else ([], [agent])
         for part in (broker_of(plan), *early):

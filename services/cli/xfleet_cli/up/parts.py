@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from xfleet_cli.up.logs import open_log
 from xfleet_nats.process import BrokerProcess
 from xfleet_runtime.errors import Unusable
-from xfleet_runtime.files import private_directory
 
-LOG_ROTATE_BYTES = 16 * 1024 * 1024
 _TAIL_BYTES = 8 * 1024
 
 
@@ -149,17 +148,6 @@ def script(name: str) -> str:
     if found is None:
         raise Unusable(f"{name} is not installed. Install everything with: pip install 'xfleet[all]'")
     return found
-
-
-def open_log(path: Path) -> int:
-    """A descriptor that appends to the log; a log that has grown large is put aside first, one generation is kept."""
-    private_directory(path.parent)
-    try:
-        if path.exists() and path.stat().st_size > LOG_ROTATE_BYTES:
-            path.replace(path.with_suffix(".log.1"))
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise Unusable(f"Cannot write the log {path}: {error.strerror}. Free space or fix its rights.") from error
 
 
 def last_line(path: Path) -> str:

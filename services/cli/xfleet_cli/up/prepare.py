@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from xfleet_cli.up.parts import last_line, open_log, script
+from xfleet_cli.up.logs import open_log
+from xfleet_cli.up.parts import last_line, script
 from xfleet_runtime.errors import Unusable
 from xfleet_runtime.main import EXIT_UNUSABLE
 

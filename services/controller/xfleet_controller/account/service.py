@@ -83,7 +83,7 @@ async def sign_out_everywhere(context: Context, actor: Actor) -> None:
 
 
 async def change_password(context: Context, actor: Actor, current: str, new: str) -> None:
-    """Replaces the actor's own password; all other sessions and all API tokens end.
+    """Replaces the actor's own password; all other sessions and the API tokens made in the panel end.
 
     Raises `Invalid` or `TooManyTries`.
     """
@@ -95,7 +95,7 @@ async def change_password(context: Context, actor: Actor, current: str, new: str
     async with context.database.write() as session:
         admin = await _still(session, actor, proved)
         admin.password_hash, admin.password_changed_at = password_hash, now
-        await store.end_everything(session, admin.id, now, except_sha256=actor.session)
+        await store.end_others(session, admin.id, now, except_sha256=actor.session)
         note(session, actor, "change_password", "admin", str(admin.id), now, name=admin.name)
 
 

@@ -72,10 +72,22 @@ async def lock_owners(session: AsyncSession) -> list[Admin]:
     return list((await session.scalars(query.execution_options(populate_existing=True))).all())
 
 
-async def end_everything(session: AsyncSession, admin_id: int, now: datetime, *, except_sha256: str = "") -> None:
-    """Ends all sessions of an admin but one, and revokes all API tokens."""
-    await delete_sessions(session, admin_id=admin_id, except_sha256=except_sha256)
+async def end_everything(session: AsyncSession, admin_id: int, now: datetime) -> None:
+    """Ends all sessions of an admin and revokes all API tokens."""
+    await delete_sessions(session, admin_id=admin_id)
     tokens = update(ApiToken).where(ApiToken.admin_id == admin_id, ApiToken.revoked_at.is_(None))
+    await session.execute(tokens.values(revoked_at=now))
+
+
+async def end_others(session: AsyncSession, admin_id: int, now: datetime, *, except_sha256: str) -> None:
+    """Ends an admin's other sessions, and revokes the API tokens made in the panel.
+
+    Those without an end were made by root on this machine, for its command line: they stay.
+    """
+    await delete_sessions(session, admin_id=admin_id, except_sha256=except_sha256)
+    tokens = update(ApiToken).where(
+        ApiToken.admin_id == admin_id, ApiToken.revoked_at.is_(None), ApiToken.expires_at.is_not(None)
+    )
     await session.execute(tokens.values(revoked_at=now))
 
 

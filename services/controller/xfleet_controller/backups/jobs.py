@@ -50,6 +50,8 @@ async def keep_schedule(context: Context) -> None:
 async def _make(context: Context) -> bool:
     try:
         await service.make(context, SYSTEM, scheduled=True)
+    except service.BackupRunning:
+        return False
     except (service.BackupFailed, Invalid) as refusal:
         if isinstance(refusal, Invalid):
             await service.note_failure(context, refusal.text)

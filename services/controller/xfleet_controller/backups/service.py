@@ -37,6 +37,14 @@ class BackupFailed(Refusal):
     message = "The backup could not be made."
 
 
+class BackupRunning(Refusal):
+    """One at a time."""
+
+    code = "backup_running"
+    status = 409
+    message = "A backup is being made already. Wait for it."
+
+
 class Overview(NamedTuple):
     """What is there and what is planned."""
 
@@ -59,7 +67,10 @@ async def look(context: Context, actor: Actor) -> Overview:
 
 
 async def make(context: Context, actor: Actor, *, secret: str = "", scheduled: bool = False) -> Backup:
-    """Makes a backup now; without a passphrase with the one that is set. Raises `Invalid` or `BackupFailed`."""
+    """Makes a backup now; without a passphrase with the one that is set.
+
+    Raises `Invalid`, `BackupRunning` or `BackupFailed`.
+    """
     authorize(actor, ACTION)
     async with context.database.read() as session:
         schedule = await store.find_schedule(session)
@@ -67,17 +78,20 @@ async def make(context: Context, actor: Actor, *, secret: str = "", scheduled: b
     _check_passphrase(secret)
     if context.fleet is None:
         raise BackupFailed("There is no fleet yet.")
+    if context.backups.making.locked():
+        raise BackupRunning
     now = context.clock.now()
     try:
-        made = await asyncio.to_thread(
-            contents.write_backup,
-            data_dir=context.settings.data_dir,
-            database_url=context.settings.database,
-            fleet_id=context.fleet.issuer.keys.fleet_id,
-            passphrase=secret,
-            target=directory_of(context, schedule) / store.name_of(now, scheduled=scheduled),
-            now=now,
-        )
+        async with context.backups.making:
+            made = await asyncio.to_thread(
+                contents.write_backup,
+                data_dir=context.settings.data_dir,
+                database_url=context.settings.database,
+                fleet_id=context.fleet.issuer.keys.fleet_id,
+                passphrase=secret,
+                target=directory_of(context, schedule) / store.name_of(now, scheduled=scheduled),
+                now=now,
+            )
     except (Unusable, OSError, DBAPIError, *contents.DATABASE_ERRORS) as error:
         reason = describe_disk_error(error) or str(error)
         await note_failure(context, reason)

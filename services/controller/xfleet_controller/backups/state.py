@@ -10,6 +10,8 @@ class BackupState:
     def __init__(self) -> None:
         self.changed = asyncio.Event()
         """Set when the schedule should be read again."""
+        self.making = asyncio.Lock()
+        """Held while a backup is made: one at a time."""
         self.last_error = ""
         """Why the last backup failed; empty when it did not."""
         self.newest_at: datetime | None = None

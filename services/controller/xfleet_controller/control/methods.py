@@ -12,6 +12,7 @@ from xfleet_contracts.control import Actor as ActorAnswer
 from xfleet_contracts.control import (
     ActorRequest,
     BindRequest,
+    CertificateProbe,
     Done,
     EnrollOrder,
     FleetStatus,
@@ -31,6 +32,7 @@ from xfleet_controller.auth.rights import Actor, authorize
 from xfleet_controller.bot import service as bot
 from xfleet_controller.context import Context
 from xfleet_controller.fleet import service as fleet
+from xfleet_controller.fleet.probe import make_probe
 from xfleet_controller.joining import service as joining
 from xfleet_controller.orders import service as orders
 from xfleet_controller.orders.verbs import get_verb
@@ -41,6 +43,7 @@ from xfleet_controller.servers.models import Server
 from xfleet_controller.servers.service import ServerEdit, ServerNew
 from xfleet_controller.tasks import service as tasks
 from xfleet_controller.tasks.models import ServerTask
+from xfleet_controller.tasks.store import TaskFilter
 
 Method = Callable[[bytes], Awaitable[Any]]
 MAX_TASKS = 200
@@ -63,10 +66,14 @@ class Methods:
             control.ORDER: self._order,
             control.REVOKE: self._revoke,
             control.ENROLL: self._enroll,
+            control.PROBE: self._probe,
         }
 
     async def _bind(self, payload: bytes) -> ActorAnswer:
         return await bot.bind(self._context, codec.decode(payload, BindRequest))
+
+    async def _probe(self, payload: bytes) -> CertificateProbe:
+        return await make_probe(self._context, await self._who(codec.decode(payload, ActorRequest)))
 
     async def _whoami(self, payload: bytes) -> ActorAnswer:
         actor = await self._who(codec.decode(payload, ActorRequest))
@@ -99,8 +106,7 @@ class Methods:
         found = await tasks.list_tasks(
             self._context,
             actor,
-            server_id=server_id,
-            status=request.status,
+            TaskFilter(server_id=server_id, status=request.status),
             page_size=min(max(request.limit, 1), MAX_TASKS),
         )
         names = await self._slugs()

@@ -57,7 +57,7 @@ async def totals_view(
 
 def problems_view(cards: Sequence[ServerCardView]) -> ProblemsView:
     """What a person should look at in the fleet, worst first."""
-    ranked = sorted(cards, key=lambda card: (card.rank, card.name.casefold()))
+    ranked = sorted(cards, key=lambda card: card.order)
     found = [problem for card in ranked for problem in card.problems]
     return ProblemsView(problems=tuple(found[:MAX_PROBLEMS]), more_count=max(0, len(found) - MAX_PROBLEMS))
 

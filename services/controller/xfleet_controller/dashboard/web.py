@@ -9,7 +9,7 @@ from litestar.params import QueryParameter
 
 from xfleet_controller.dashboard.present import chart_view, problems_view, totals_view
 from xfleet_controller.dashboard.views import DashboardView, TrafficChartView
-from xfleet_controller.panel.store import count_inbounds
+from xfleet_controller.panel.store import count_clients, count_inbounds
 from xfleet_controller.panel.visit import Visit
 from xfleet_controller.servers.service import list_servers
 from xfleet_controller.servers.web import MAX_CARDS, cards_of
@@ -26,9 +26,9 @@ async def show_dashboard(visit: NamedDependency[Visit], chart_range: Range = "1h
     servers = [view for view in servers if chosen in (None, view.server.id)]
     totals = await totals_view(visit.context, visit.actor, servers, server_id=chosen)
     async with visit.context.database.read() as session:
-        inbounds_count = await count_inbounds(session)
+        inbounds_count, clients_count = await count_inbounds(session), await count_clients(session)
     cards = await cards_of(visit, servers)
-    shown = tuple(sorted(cards, key=lambda card: (card.rank, card.name.casefold()))[:MAX_CARDS])
+    shown = tuple(sorted(cards, key=lambda card: card.order)[:MAX_CARDS])
     dashboard = DashboardView(
         totals=totals,
         chart=await _chart(visit, chart_range),
@@ -37,7 +37,7 @@ async def show_dashboard(visit: NamedDependency[Visit], chart_range: Range = "1h
         problems=problems_view(cards),
         hidden_count=len(cards) - len(shown),
         has_inbound=inbounds_count > 0,
-        has_client=chosen is not None or totals.clients_total > 0,
+        has_client=clients_count > 0,
     )
     live_url = visit.live_url("dashboard", ids=",".join(str(card.id) for card in shown))
     return visit.page("dashboard/index.html", dashboard=dashboard, live_url=live_url)

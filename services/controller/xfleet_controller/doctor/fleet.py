@@ -124,7 +124,8 @@ async def check_broker(keys: FleetKeys, urls: tuple[str, ...], clock: Clock) -> 
             await link.wait_connected(BROKER_TIMEOUT_S)
         except BrokerOutage:
             reason = link.last_error or "no answer"
-            return [failed("broker", f"{', '.join(urls)}: {reason}", "start it, or check address and firewall")]
+            told = reason if reason.startswith(urls) else f"{', '.join(urls)}: {reason}"
+            return [failed("broker", told, "start it, or check address and firewall")]
         findings = [ok("broker", f"{link.url} answers over TLS 1.3 with the fleet's certificate")]
         try:
             return [*findings, *await _look_at_streams(link, clock)]

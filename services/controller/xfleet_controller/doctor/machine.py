@@ -158,7 +158,7 @@ def _words(age: timedelta) -> str:
 
 def check_service() -> Finding:
     """Whether it starts with the machine."""
-    if shutil.which("systemctl") is None:
+    if shutil.which("systemctl") is None or not Path("/run/systemd/system").is_dir():
         return ok("service", "no systemd here")
     for scope in ([], ["--user"]):
         try:

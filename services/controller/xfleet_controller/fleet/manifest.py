@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from xfleet_contracts.enrollment import Manifest, SignedManifest
 from xfleet_contracts.heartbeat import Heartbeat
 from xfleet_controller.bus import Commander
+from xfleet_controller.config import ControllerSettings
 from xfleet_controller.db import Database
 from xfleet_controller.fleet import store
 from xfleet_controller.fleet.keyring import find_root
@@ -38,6 +40,29 @@ async def with_public(session: AsyncSession, own: tuple[str, ...]) -> tuple[str,
     return tuple(dict.fromkeys((*own, *public)))
 
 
+def panel_urls(settings: ControllerSettings) -> tuple[str, ...] | None:
+    """Where agents find the panel when the broker refuses them; None while nobody knows."""
+    if settings.public_url:
+        return (settings.public_url.rstrip("/"),)
+    if not settings.port:
+        return None
+    host = settings.listen
+    if host in {"0.0.0.0", "::", ""}:  # noqa: S104  compared with, not bound
+        host = default_address() or "127.0.0.1"
+    scheme = "https" if settings.tls else "http"
+    return (f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}{settings.prefix}",)
+
+
+def default_address() -> str:
+    """The address of the default route; nothing is sent to find it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
+
+
 async def ensure_manifest(
     database: Database,
     keys: FleetKeys,
@@ -45,9 +70,11 @@ async def ensure_manifest(
     clock: Clock,
     *,
     broker_urls: tuple[str, ...],
-    panel_urls: tuple[str, ...] = (),
+    panel_urls: tuple[str, ...] | None = None,
 ) -> SignedManifest:
     """The newest manifest, signed again with a higher serial when something in it changed.
+
+    Without `panel_urls` those of the present one stay.
 
     Without the root's file the old one stays, and that is said. Raises `Unusable` when there is none at all.
     """
@@ -63,7 +90,7 @@ async def ensure_manifest(
         ca_pem=keys.ca_pem,
         broker_urls=broker_urls,
         tls_name=keys.tls_name,
-        panel_urls=panel_urls,
+        panel_urls=panel_urls if panel_urls is not None else current.panel_urls if current else (),
     )
     if held is not None and current is not None and wanted == current and restored_at_ms < current.issued_at_ms:
         return held

@@ -21,6 +21,7 @@ from xfleet_controller.db import Database
 from xfleet_controller.errors import BusUnavailable, NotFound
 from xfleet_controller.fleet import models, store
 from xfleet_controller.fleet.models import Certificate, Revocation
+from xfleet_controller.fleet.returns import Returns
 from xfleet_controller.outbox import note_event
 from xfleet_controller.servers.models import Server
 from xfleet_controller.servers.replacing import note_enrolled
@@ -119,6 +120,8 @@ class Fleet:
         self.clock = clock
         self.renewals_count = RENEWALS_COUNT
         """Renewals of one server that are granted within `RENEWALS_WITHIN`."""
+        self.returns = Returns()
+        """What is remembered of requests over HTTPS."""
         self._pushing = asyncio.Lock()
 
     async def push_revocations(self, database: Database, link: BrokerLink) -> Push:
@@ -201,7 +204,7 @@ async def enroll(database: Database, fleet: Fleet, token_id: str, request: Enrol
             if server.last_error.startswith(REVOKED_TEXT):
                 server.last_error = ""
             await note_enrolled(session, server, row, request.hostname, now)
-            answer = _issue(session, fleet, server, request, now)
+            answer = issue(session, fleet, server, request, now)
             row.answer_sealed = fleet.vault.seal(f"enroll:{token_id}", msgspec.json.encode(answer))
             note(session, SYSTEM, "enroll", "server", str(server.id), now, name=server.name, after=request)
             note_event(session, "server_enrolled", now, server=server.slug, subject=server.name)
@@ -231,9 +234,8 @@ async def renew(database: Database, fleet: Fleet, sid: str, request: EnrollReque
         live = await store.list_live_certificates(session, server.id, now)
         if all(each.nkey != request.nkey for each in live):
             raise KeyRefused("Only a key that this server already has can be renewed.", field="nkey")
-        if sum(each.issued_at > now - RENEWALS_WITHIN for each in live) >= fleet.renewals_count:
-            raise RenewedTooOften
-        answer = _issue(session, fleet, server, request, now, "renew")
+        check_renewals(fleet, live, now)
+        answer = issue(session, fleet, server, request, now, "renew")
         note(session, SYSTEM, "renew_identity", "server", str(server.id), now, name=server.name)
         return answer
 
@@ -309,9 +311,16 @@ async def push_revocations(context: Context) -> bool:
     return bool(push.nodes) and not push.refused
 
 
-def _issue(
+def check_renewals(fleet: Fleet, rows: Sequence[Certificate], now: datetime) -> None:
+    """Raises `RenewedTooOften` when a server that has these identities got more than enough lately."""
+    if sum(each.issued_at > now - RENEWALS_WITHIN for each in rows) >= fleet.renewals_count:
+        raise RenewedTooOften
+
+
+def issue(
     session: AsyncSession, fleet: Fleet, server: Server, request: EnrollRequest, now: datetime, source: str = "enroll"
 ) -> EnrollAnswer:
+    """Certificate and JWT for that key, written down; `source` is enroll, renew or https."""
     jwt, cert_pem = fleet.issuer.issue_agent(server.slug, request.nkey, request.csr_pem)
     session.add(
         Certificate(

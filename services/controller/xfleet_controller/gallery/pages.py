@@ -6,8 +6,10 @@ from datetime import datetime
 import msgspec
 
 from xfleet_controller.clients.views import ClientDeleteView
-from xfleet_controller.gallery import samples
+from xfleet_controller.gallery import fleet_samples, samples
+from xfleet_controller.gallery import people_samples as people
 from xfleet_controller.inbounds.views import InboundDeleteView, InboundsPageView
+from xfleet_controller.settings.views import TotpView
 from xfleet_controller.templating import Templates
 
 Context = Callable[[datetime], dict[str, object]]
@@ -80,6 +82,7 @@ SPECIMENS: dict[str, Specimen] = {
             "server": samples.server(3, now),
             "detail": samples.server_detail(3, now, status="online"),
             "tasks": samples.tasks(now),
+            "orders": None,
         },
     ),
     "server-offline": _page(
@@ -89,6 +92,7 @@ SPECIMENS: dict[str, Specimen] = {
             "server": samples.server(2, now, status="offline"),
             "detail": samples.server_detail(2, now, status="offline"),
             "tasks": samples.tasks(now),
+            "orders": None,
         },
     ),
     "server-form": _dialog("Edit server", "servers/_form.html", lambda _now: {"server_form": samples.server_form()}),
@@ -110,6 +114,9 @@ SPECIMENS: dict[str, Specimen] = {
     ),
     "server-replace": _dialog(
         "Replace machine", "servers/_replace.html", lambda _now: {"replace": samples.replace(here_only=True)}
+    ),
+    "server-identities": _dialog(
+        "Identities", "servers/_identities.html", lambda now: {"identities": samples.identities(now)}
     ),
     "server-delete": _dialog(
         "Delete server", "servers/_delete.html", lambda now: {"deletion": samples.server_deletion(now)}
@@ -166,7 +173,80 @@ SPECIMENS: dict[str, Specimen] = {
     "tasks": _page("Tasks", "tasks/index.html", lambda now: {"tasks": samples.tasks_page(now)}),
     "tasks-empty": _page("Tasks, none", "tasks/index.html", lambda now: {"tasks": samples.tasks_page(now, rows=0)}),
     "task": _dialog("One task", "tasks/_detail.html", lambda now: {"task": samples.task_detail(now)}),
+    "orders": _page("Orders of a server", "orders/index.html", lambda now: {"orders": fleet_samples.orders(now)}),
+    "orders-offline": _page(
+        "Orders, server offline", "orders/index.html", lambda now: {"orders": fleet_samples.orders(now, online=False)}
+    ),
+    "order-install": _dialog(
+        "Install Xray, refused", "orders/_install.html", lambda _now: {"order_form": fleet_samples.install_form()}
+    ),
+    "order-geofiles": _dialog(
+        "Update geo files", "orders/_geofiles.html", lambda _now: {"order_form": fleet_samples.order_form()}
+    ),
+    "order-stop": _dialog("Stop Xray", "orders/_stop.html", lambda _now: {"order_form": fleet_samples.order_form()}),
+    "order-restore": _dialog(
+        "Put a backup back", "orders/_restore.html", lambda _now: {"order_form": fleet_samples.order_form()}
+    ),
+    "order-checks": _dialog("Checks", "orders/_checks.html", lambda _now: {"order_form": fleet_samples.checks()}),
+    "order-certificates": _dialog(
+        "Certificates", "orders/_certificates.html", lambda now: {"order_form": fleet_samples.certificates(now)}
+    ),
+    "order-config": _dialog("Running configuration", "orders/_config.html", lambda _now: fleet_samples.config()),
+    "logs": _page("Logs", "logs/show.html", lambda _now: {"log_page": fleet_samples.log_page()}),
+    "logs-error": _page("Logs, none", "logs/show.html", lambda _now: {"log_page": fleet_samples.log_page(error=True)}),
+    "rollouts": _page("Rollouts", "rollouts/index.html", lambda now: {"rollouts": fleet_samples.rollouts(now)}),
+    "rollouts-none": _page(
+        "Rollouts, none", "rollouts/index.html", lambda now: {"rollouts": fleet_samples.rollouts(now, rows=0)}
+    ),
+    "rollout": _page("One rollout, paused", "rollouts/show.html", lambda now: {"rollout": fleet_samples.rollout(now)}),
+    "rollout-form": _dialog(
+        "New rollout, refused", "rollouts/_form.html", lambda _now: {"rollout_form": fleet_samples.rollout_form()}
+    ),
     "settings": _page("Settings", "settings/index.html", lambda now: {"settings": samples.settings_page(now)}),
+    "settings-totp": _page(
+        "Second factor, set up",
+        "settings/index.html",
+        lambda now: {"settings": samples.settings_page(now, people.totp_setup())},
+    ),
+    "settings-totp-codes": _page(
+        "Recovery codes",
+        "settings/index.html",
+        lambda now: {"settings": samples.settings_page(now, people.totp_codes())},
+    ),
+    "settings-totp-on": _page(
+        "Second factor, on",
+        "settings/index.html",
+        lambda now: {"settings": samples.settings_page(now, TotpView(on=True, recovery_codes_left=7))},
+    ),
+    "admins": _page("Admins", "admins/index.html", lambda now: {"admins": people.admins_page(now)}),
+    "admin-new": _dialog(
+        "Add admin, refused", "admins/_form.html", lambda now: {"admin_form": people.admin_form(now, wrong=True)}
+    ),
+    "admin-edit": _dialog(
+        "Edit admin", "admins/_form.html", lambda now: {"admin_form": people.admin_form(now, number=2)}
+    ),
+    "admin-reset": _dialog(
+        "Reset password", "admins/_reset.html", lambda now: {"admin_form": people.admin_form(now, number=2)}
+    ),
+    "admin-delete": _dialog(
+        "Delete admin", "admins/_delete.html", lambda now: {"admin_form": people.admin_form(now, number=2)}
+    ),
+    "admin-invite": _dialog("One-time link", "admins/_invite.html", lambda now: {"invite": people.invite(now)}),
+    "invited": _page("Choose a password", "admins/invited.html", lambda _now: {"invited": people.invited()}),
+    "tokens": _page("API tokens", "tokens/index.html", lambda now: {"tokens": people.tokens_page(now)}),
+    "tokens-none": _page(
+        "API tokens, none", "tokens/index.html", lambda now: {"tokens": people.tokens_page(now, rows=0)}
+    ),
+    "token-form": _dialog(
+        "Make a token, refused", "tokens/_form.html", lambda _now: {"token_form": people.token_form()}
+    ),
+    "token-made": _dialog("API token", "tokens/_made.html", lambda now: {"made": people.token_made(now)}),
+    "audit": _page("Audit", "audit/index.html", lambda now: {"audit": people.audit_page(now)}),
+    "audit-rtl": _page(
+        "Audit, right to left", "audit/index.html", lambda now: {"audit": people.audit_page(now)}, direction="rtl"
+    ),
+    "audit-none": _page("Audit, no match", "audit/index.html", lambda now: {"audit": people.audit_page(now, rows=0)}),
+    "login-code": _page("Sign in, second step", "auth/login.html", lambda _now: {"login": people.login_code()}),
     "login": _page("Sign in", "auth/login.html", lambda _now: {"login": samples.login()}),
     "login-wrong": _page("Sign in, refused", "auth/login.html", lambda _now: {"login": samples.login(wrong=True)}),
     "error-403": _page("Error 403", "errors/page.html", lambda _now: {"error": samples.errors()[0]}),

@@ -11,6 +11,7 @@ from xfleet_controller.gallery.server_samples import (
     MB,
     SERVER_NAMES,
     broker_form,
+    identities,
     join,
     replace,
     server,
@@ -250,13 +251,16 @@ def task_detail(now: datetime) -> TaskDetailView:
         attempts=2,
         started_at=now - timedelta(minutes=3),
         ordered_by="admin",
-        details='{\n  "verb": "state.apply",\n  "revision": 39\n}',
+        trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
+        command_id="019ab8e34f7c5d2f41c8a7b6",
+        request='{\n  "entities": [["inbound", "1234567890123"]]\n}',
+        response='{\n  "steps_count": 3,\n  "restarted": false\n}',
     )
 
 
 def tasks_page(now: datetime, *, rows: int = 6) -> TasksPageView:
     """The task list, possibly empty."""
-    words = ("pending", "running", "completed", "degraded", "failed", "expired")
+    words = ("pending", "running", "completed", "degraded", "failed", "expired", "cancelled")
     return TasksPageView(
         rows=tasks(now)[:rows],
         paging=PagingView(page=1, page_size=50, total=rows),
@@ -309,6 +313,7 @@ def errors() -> tuple[ErrorView, ...]:
 
 
 __all__ = [
-    "broker_form", "join", "replace", "server", "server_deletion", "server_detail", "server_form", "server_new",
+    "broker_form", "identities", "join", "replace", "server", "server_deletion", "server_detail", "server_form",
+    "server_new",
     "servers_page",
 ]  # fmt: skip

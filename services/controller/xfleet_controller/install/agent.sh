@@ -217,7 +217,7 @@ fetch() {
     printf '%s  %s\n' "$sum" "$work/$name" >>"$work/sums"
   done
   if have curl; then
-    curl -fsSk --connect-timeout 15 --retry 2 -K "$work/urls" </dev/null 2>"$work/said" || fetch_failed
+    curl -fsSk --fail-early --connect-timeout 15 --retry 2 -K "$work/urls" </dev/null 2>"$work/said" || fetch_failed
   elif have wget; then
     sed -n 's/^url = "\(.*\)"$/\1/p' "$work/urls" >"$work/list"
     wget -q --no-check-certificate --timeout=30 -P "$work" -i "$work/list" </dev/null 2>"$work/said" || fetch_failed
@@ -341,9 +341,17 @@ enroll() {
   fi
   stop_agent TERM
   printf '%s' "$token" | as_account "$prefix/current/bin/xfleet-agent" enroll --again --state-dir "$state" \
-    --token-file - 2>"$work/said" || fail "$(grep '^xfleet: ' "$work/said" | tail -n 1 | sed 's/^xfleet: //')"
+    --token-file - 2>"$work/said" || fail "$(enrollment_said)"
   printf '%s\n' "$sum" >"$state/joined-with"
   if [ "$service" = yes ]; then chown "$ACCOUNT:$ACCOUNT" "$state/joined-with"; fi
+}
+
+enrollment_said() {
+  if grep -q '^xfleet: ' "$work/said"; then
+    grep '^xfleet: ' "$work/said" | tail -n 1 | sed 's/^xfleet: //'
+  else
+    printf 'Enrolling failed: %s' "$(tail -n 1 "$work/said" | cut -c 1-300)"
+  fi
 }
 
 launcher_pid() {
@@ -406,7 +414,18 @@ uninstall() {
   fi
 }
 
+# The line's own directory goes too; the shell has read on from a file that has no name any more.
+clean_up() {
+  rm -rf "${work:-}"
+  case "$0" in
+  */tmp.??????????/agent.sh)
+    rm -f "$0"
+    rmdir "${0%/*}" 2>/dev/null || true ;;
+  esac
+}
+
 main() {
+  trap clean_up EXIT
   parse "$@"
   umask 022
   if [ "$action" = uninstall ]; then
@@ -417,7 +436,6 @@ main() {
   check_machine
   read_token
   work=$(mktemp -d) || fail "There is no room for temporary files."
-  trap 'rm -rf "$work"' EXIT
   trap 'exit 130' INT TERM HUP
   find_python
   make_places

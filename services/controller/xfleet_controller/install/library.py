@@ -73,7 +73,7 @@ class Library:
             for machine in ARCHITECTURES:
                 chosen = choose_set((bought, repacked), projects, python, machine)
                 if chosen is not None:
-                    tools = choose_set((bought, pip), ("pip",), python, machine) or []
+                    tools = choose_set((pip,), ("pip",), python, machine) or [] if _knows(python) else []
                     self.sets[f"{python}-{machine}"] = [self._file_of(wheel.path) for wheel in (*tools, *chosen)]
         content = render_script(self.version, self.wheel, self.sets).encode()
         self.script = Script(hashlib.sha256(content).hexdigest(), "agent.sh", content)
@@ -163,6 +163,17 @@ async def find_file(library: Library, sha256: str) -> WheelFile | None:
         await script_of(library)
     found = library.files.get(sha256)
     return found if found is not None and found.path.is_file() else None
+
+
+def find_pip() -> Path | None:
+    """A wheel of pip, which can be run as it is; None where this Python came without."""
+    found = _pip()
+    return found[0].path if found else None
+
+
+def _knows(python: str) -> bool:
+    """Whether our pip was made for that Python; for a newer one the machine brings its own."""
+    return int(python.partition(".")[2]) <= sys.version_info[1]
 
 
 def _pip() -> list[Wheel]:

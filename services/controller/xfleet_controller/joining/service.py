@@ -11,15 +11,16 @@ from urllib.parse import urlsplit
 import msgspec
 
 from xfleet_contracts.errors import Refusal
+from xfleet_contracts.installs import AgentUpdate
 from xfleet_controller.audit.store import note
 from xfleet_controller.auth.rights import Actor, authorize
 from xfleet_controller.context import Context
 from xfleet_controller.errors import BusUnavailable, NotFound
 from xfleet_controller.fleet import service as fleet_service
 from xfleet_controller.fleet import store as fleet_store
-from xfleet_controller.fleet.manifest import BROKER_PUBLIC_URLS, ensure_manifest, with_public
+from xfleet_controller.fleet.manifest import BROKER_PUBLIC_URLS, default_address, ensure_manifest, with_public
 from xfleet_controller.fleet.service import TOKEN_LIFETIME, Fleet
-from xfleet_controller.install import library
+from xfleet_controller.install import library, side_door
 from xfleet_controller.joining.addresses import checked_urls, is_local, is_private
 from xfleet_controller.joining.line import line_of
 from xfleet_controller.outbox import note_event
@@ -34,6 +35,7 @@ _log = get_logger(__name__)
 BROKER_URLS = "broker_urls"
 DIAL_TIMEOUT_S = 6.0
 DIAL_EVERY_S = 0.3
+DIAL_LIFETIME = timedelta(minutes=1)
 EVERYWHERE = "0.0.0.0"  # noqa: S104  only when an admin asked for it
 Listens = Literal["everywhere", "loopback", "elsewhere"]
 
@@ -53,7 +55,7 @@ class PanelNotPublic(Refusal):
     status = 409
     message = (
         "Another machine cannot fetch the script from this address of the panel. Open the panel under its public "
-        "address (start with --public, or set public_url), or run the line on this machine only."
+        "address, or start it with --public or --public-url."
     )
 
 
@@ -131,7 +133,8 @@ async def set_broker_addresses(
     """Says where machines elsewhere find the broker; agents learn it at their next beat.
 
     With `open_listener` a broker of `xfleet up` that listens on loopback is started again on all addresses, and
-    everybody reconnects within seconds. Raises `BrokerAddressWrong`, `BrokerAddressLocal` or `RootOffline`.
+    everybody reconnects within seconds; a panel on loopback opens its side door. Without addresses both are closed
+    again, the broker at its next start. Raises `BrokerAddressWrong`, `BrokerAddressLocal` or `RootOffline`.
     """
     authorize(actor, "fleet.enroll")
     fleet = _fleet(context)
@@ -140,13 +143,18 @@ async def set_broker_addresses(
     await _tell_agents(context, fleet, before.own_urls, checked)
     async with context.database.write() as session:
         await fleet_store.set_setting(session, BROKER_PUBLIC_URLS, list(checked), now)
+        opened = bool(checked) and open_listener and side_door.is_needed(context)
+        await fleet_store.set_setting(session, side_door.SETTING, opened, now)
         note(
             session, actor, "set_broker_addresses", "fleet", fleet.issuer.keys.fleet_id, now,
             before={"public_urls": before.public_urls}, after={"public_urls": checked},
         )  # fmt: skip
         note_event(session, "broker_addresses_changed", now, details={"urls": list(checked)})
+    context.side_door.tell(opened=opened)
     if checked and open_listener and before.listens == "loopback":
         await _open_listener(context, fleet, before.own_urls)
+    if not checked and context.settings.broker_listen_file is not None:
+        context.settings.broker_listen_file.unlink(missing_ok=True)
     return await broker_addresses(context, actor)
 
 
@@ -182,12 +190,10 @@ async def make_join_line(
     """
     authorize(actor, "fleet.enroll")
     fleet, known = _fleet(context), await broker_addresses(context, actor)
-    base = (context.settings.public_url or panel_url or _own_panel(context)).rstrip("/")
     urls = known.public_urls or tuple(url for url in known.own_urls if anywhere or not is_local(url))
     if not urls:
         raise BrokerNotPublic
-    if not anywhere and is_local(base):
-        raise PanelNotPublic(panel_url=base)
+    install_url = _install_url(context, panel_url, urls, anywhere=anywhere)
     script = await library.script_of(context.library)
     async with context.database.write() as session:
         found = await servers.find_server(session, server_id)
@@ -199,7 +205,6 @@ async def make_join_line(
             session, fleet, actor, server, lifetime=lifetime, broker_urls=urls, replaces=replaces,
             replaces_address=public_address.strip(),
         )  # fmt: skip
-    install_url = f"{base}/install"
     return JoinLine(
         server_id=server.id,
         server=server.slug,
@@ -210,6 +215,21 @@ async def make_join_line(
         expires_at=context.clock.now() + lifetime,
         replaces=replaces,
     )
+
+
+async def own_release(
+    context: Context, actor: Actor, *, panel_url: str = "", python: str = "", machine: str = ""
+) -> AgentUpdate:
+    """The order that upgrades agents to this controller's own release, fetched from `/install/`.
+
+    With a Python version and a machine (`3.11.7`, `x86_64`, as `info` tells them) it names their wheels too; without
+    it brings our own wheel alone. Raises `PanelNotPublic`.
+    """
+    authorize(actor, "servers.read")
+    known = await broker_addresses(context, actor)
+    urls = known.public_urls or known.own_urls
+    install_url = _install_url(context, panel_url, urls, anywhere=not known.public_urls)
+    return await library.update_for(context.library, install_url, python=python, machine=machine)
 
 
 async def _tell_agents(context: Context, fleet: Fleet, own: tuple[str, ...], public: tuple[str, ...]) -> None:
@@ -232,14 +252,19 @@ async def _open_listener(context: Context, fleet: Fleet, own: tuple[str, ...]) -
     file = context.settings.broker_listen_file
     if file is None:
         return
-    order = InitOrder(broker_host=EVERYWHERE, broker_port=_port_of(own))
+    order = InitOrder(
+        broker_host=EVERYWHERE, broker_port=_port_of(own, "tls"), broker_websocket_port=_port_of(own, "wss", 0)
+    )
     await render_own_broker(context, fleet.issuer, order)
     write_private(file, json.dumps({"host": EVERYWHERE}).encode())
     _log.info("the broker is to listen on all addresses", port=order.broker_port)
 
 
 async def _dial(fleet: Fleet, url: str) -> Dial:
-    credentials, started_s = fleet.issuer.bus_credentials("ops-ro", "reachability", (url,)), time.monotonic()
+    credentials, started_s = (
+        fleet.issuer.bus_credentials("enroll", "reachability", (url,), expires_at=fleet.clock.now() + DIAL_LIFETIME),
+        time.monotonic(),
+    )
     try:
         async with BrokerLink(credentials, name="reachability", longest_wait_s=DIAL_EVERY_S) as link:
             await link.wait_connected(DIAL_TIMEOUT_S)
@@ -262,22 +287,39 @@ def _listens(context: Context, own: tuple[str, ...]) -> Listens:
 
 
 def _guessed(own: tuple[str, ...]) -> str:
-    from xfleet_controller.init import find_default_address  # noqa: PLC0415  as above
-
-    address = find_default_address()
+    address = default_address()
     shown = f"[{address}]" if ":" in address else address
     return f"tls://{shown}:{_port_of(own)}" if address else ""
 
 
-def _own_panel(context: Context) -> str:
-    """Where the panel listens, when nobody said how it is reached."""
+def _install_url(context: Context, panel_url: str, urls: tuple[str, ...], *, anywhere: bool) -> str:
+    """Where machines fetch: the panel as it is reached, else its side door. Raises `PanelNotPublic`."""
+    base = (context.settings.public_url or panel_url or _own_panel(context, urls)).rstrip("/")
+    if is_local(base) and not anywhere:
+        if not context.side_door.ports:
+            raise PanelNotPublic(panel_url=base)
+        base = _side_door_url(context, urls)
+    return f"{base}/install"
+
+
+def _own_panel(context: Context, urls: tuple[str, ...]) -> str:
+    """Where the panel listens, when nobody said how it is reached; on all addresses, under the broker's name."""
     settings = context.settings
-    scheme = "https" if settings.tls else "http"
-    return f"{scheme}://{settings.listen}:{settings.port}{settings.prefix}"
+    scheme, host = "https" if settings.tls else "http", settings.listen
+    if host in {EVERYWHERE, "::"}:
+        host = urlsplit(urls[0]).hostname or host
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}{settings.prefix}"
 
 
-def _port_of(urls: tuple[str, ...]) -> int:
-    return next((port for url in urls if (port := urlsplit(url).port)), 4222)
+def _port_of(urls: tuple[str, ...], scheme: str = "tls", otherwise: int = 4222) -> int:
+    found = (urlsplit(url) for url in urls)
+    return next((each.port for each in found if each.scheme == scheme and each.port), otherwise)
+
+
+def _side_door_url(context: Context, urls: tuple[str, ...]) -> str:
+    """The side door under the broker's public name: both are on this machine."""
+    host = urlsplit(next((url for url in urls if url.startswith("tls:")), urls[0])).hostname or ""
+    return f"http://{f'[{host}]' if ':' in host else host}:{context.side_door.ports[0][1]}"
 
 
 def _since_ms(started_s: float) -> int:

@@ -9,7 +9,7 @@ from xfleet_contracts.errors import Refusal
 from xfleet_contracts.logs import LogsRead
 from xfleet_controller.auth.rights import authorize
 from xfleet_controller.context import Context
-from xfleet_controller.edge import provide_actor
+from xfleet_controller.edge import find_actor
 from xfleet_controller.logs.hub import Batch, LogHub
 from xfleet_controller.orders.verbs import LOGS_READ
 
@@ -52,7 +52,7 @@ async def batches_of(
 async def _may_still_read(request: Request[Any, Any, Any]) -> bool:
     """Whether the session the stream began with still holds, and still allows this."""
     try:
-        authorize(await provide_actor(request), LOGS_READ.action)
+        authorize(await find_actor(request), LOGS_READ.action)
     except Refusal:
         return False
     return True

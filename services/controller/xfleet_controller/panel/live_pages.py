@@ -9,9 +9,13 @@ from xfleet_controller.clients.service import find_clients
 from xfleet_controller.dashboard.present import problems_view, totals_view
 from xfleet_controller.dashboard.views import TotalsView
 from xfleet_controller.inbounds.web import inbound_rows
+from xfleet_controller.orders.present import panel_view
 from xfleet_controller.panel.visit import Visit
+from xfleet_controller.rollouts.present import rollout_detail
+from xfleet_controller.rollouts.service import get as get_rollout
+from xfleet_controller.rollouts.service import list_rollouts
 from xfleet_controller.servers.dialogs import waiting_view
-from xfleet_controller.servers.service import ServerView, list_servers
+from xfleet_controller.servers.service import ServerView, get_server, list_servers
 from xfleet_controller.servers.views import ServerCardView
 from xfleet_controller.servers.web import cards_of, detail_of
 from xfleet_controller.tasks.present import latest_tasks
@@ -67,8 +71,7 @@ async def server(visit: Visit, ids: tuple[int, ...]) -> Fragments:
         detail = await detail_of(visit, row, card)
         name = f"server-detail-{card.id}"
         found[name] = _partial(visit, name, "servers/_detail.html", server=card, detail=detail)
-        tasks = await latest_tasks(visit.context, visit.actor, server_id=card.id)
-        found["dashboard-tasks"] = _partial(visit, "dashboard-tasks", "dashboard/_tasks.html", tasks=tasks)
+        found |= await orders(visit, ids)
     return found
 
 
@@ -111,6 +114,35 @@ async def tasks(visit: Visit, _ids: tuple[int, ...]) -> Fragments:
     return {"event:tasks-changed": msgspec.json.encode(states).decode()}
 
 
+async def orders(visit: Visit, ids: tuple[int, ...]) -> Fragments:
+    """What can be ordered from one server, and its latest tasks."""
+    found: Fragments = {}
+    for server_id in ids[:1]:
+        row = (await get_server(visit.context, visit.actor, server_id)).server
+        view = await panel_view(visit.context, visit.actor, row)
+        name = f"server-orders-{server_id}"
+        found[name] = _partial(visit, name, "orders/_panel.html", orders=view, shell=visit.shell)
+        found["dashboard-tasks"] = _partial(visit, "dashboard-tasks", "dashboard/_tasks.html", tasks=view.tasks)
+    return found
+
+
+async def rollouts(visit: Visit, _ids: tuple[int, ...]) -> Fragments:
+    """Tells the list to fetch itself again when a rollout came or moved on."""
+    views, _ = await list_rollouts(visit.context, visit.actor)
+    states = [(view.rollout.id, view.rollout.status, view.counts) for view in views]
+    return {"event:rollouts-changed": msgspec.json.encode(states).decode()}
+
+
+async def rollout(visit: Visit, ids: tuple[int, ...]) -> Fragments:
+    """One rollout with its servers."""
+    found: Fragments = {}
+    for rollout_id in ids[:1]:
+        view = rollout_detail(await get_rollout(visit.context, visit.actor, rollout_id), visit.actor)
+        name = f"rollout-detail-{rollout_id}"
+        found[name] = _partial(visit, name, "rollouts/_detail.html", rollout=view, shell=visit.shell)
+    return found
+
+
 async def gallery(_visit: Visit, _ids: tuple[int, ...]) -> Fragments:
     """Nothing: made-up pages stand still, but their stream stands."""
     return {}
@@ -125,6 +157,9 @@ PAGES: Mapping[str, LivePage] = {
     "inbounds": inbounds,
     "clients": clients,
     "tasks": tasks,
+    "orders": orders,
+    "rollouts": rollouts,
+    "rollout": rollout,
     "gallery": gallery,
 }
 
@@ -144,7 +179,7 @@ async def _rows(visit: Visit, ids: tuple[int, ...]) -> Sequence[ServerView]:
 
 
 def _partial(visit: Visit, name: str, template: str, **context: object) -> str:
-    return visit.panel.templates.partial(name, template, **context)
+    return visit.panel.templates.partial(name, template, **{"shell": visit.shell} | context)
 
 
 def _point(visit: Visit, totals: TotalsView) -> str:

@@ -23,6 +23,8 @@ FETCH_COUNT = 100
 FETCH_WAIT_S = 5.0
 ERRORS = {
     "xray_crashed": "Xray crashed and was started again.",
+    "xray_rolled_back": "The new Xray ended soon after it took over; the one before runs again.",
+    "xray_version_missing": "The installed Xray is gone from the server's disk; the bundled one runs.",
     "apply_reverted": "Xray kept crashing after a change; the last good configuration runs.",
     "state_rolled_back": "The agent's state directory is older than the ledger: it was restored from a copy.",
     "agent_forked": "The agent's state directory was copied: two agents were the same one.",

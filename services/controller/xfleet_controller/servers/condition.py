@@ -51,8 +51,9 @@ def reason_of(status: str, identities: Identities, *, listening: bool) -> str:
     if not identities.live_count:
         if identities.revoked_count:
             return REVOKED
-        return EXPIRED if identities.expired_count else NEVER_JOINED
-    if not listening:
+        if identities.expired_count:
+            return EXPIRED
+    elif not listening:
         return BROKER_AWAY
     return NEVER_JOINED if status == PENDING else SILENT
 

@@ -9,8 +9,11 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 
 from xfleet_contracts.errors import Refusal
+from xfleet_controller.auth.rights import authorize
 from xfleet_controller.edge import public_base
+from xfleet_controller.fleet import service as fleet_service
 from xfleet_controller.fleet import store as fleet_store
+from xfleet_controller.fleet.certificates import GOOD, list_identities
 from xfleet_controller.joining.service import BrokerNotPublic, PanelNotPublic, make_join_line
 from xfleet_controller.panel.forms import Fields, read_fields, refused
 from xfleet_controller.panel.responses import is_htmx
@@ -22,6 +25,8 @@ from xfleet_controller.servers.service import ServerNew, ServerView, get_server,
 from xfleet_controller.servers.views import (
     BrokerFormView,
     DialView,
+    IdentitiesView,
+    IdentityView,
     JoinView,
     LossView,
     ReplaceView,
@@ -32,17 +37,20 @@ from xfleet_controller.servers.views import (
 from xfleet_controller.servers.web import CHANGED
 
 CONFLICT = 409
+MAX_IDENTITIES = 30
 
 
 @get("/servers/new", include_in_schema=False)
 async def show_new_form(visit: NamedDependency[Visit]) -> Response[bytes]:
     """The first step: what the server is called."""
+    authorize(visit.actor, "servers.write")
     return visit.dialog("servers/_new.html", "Add server", server_form=_new_form(FormView(values={})))
 
 
 @post("/servers/new", include_in_schema=False)
 async def take_new_form(visit: NamedDependency[Visit]) -> Response[Any]:
     """Adds the server and goes on to the next step."""
+    authorize(visit.actor, "servers.write")
     fields = await read_fields(visit.request)
     new = ServerNew(
         name=fields.text("name"),
@@ -59,12 +67,15 @@ async def take_new_form(visit: NamedDependency[Visit]) -> Response[Any]:
         return visit.dialog("servers/_new.html", "Add server", status=UNPROCESSABLE, server_form=_new_form(form))
     if not is_htmx(visit.request.headers):
         return Redirect(visit.url(f"/servers/{view.server.id}/join"), status_code=303)
-    return await _next_step(visit, view, Fields([]))
+    answer = await _next_step(visit, view, Fields([]))
+    answer.headers["hx-trigger"] = f'{{"{CHANGED}": {{}}}}'
+    return answer
 
 
 @get("/servers/{server_id:int}/join", include_in_schema=False)
 async def show_join(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """The step that is next: the broker's addresses, or the button that makes the line."""
+    authorize(visit.actor, "fleet.enroll")
     view = await get_server(visit.context, visit.actor, server_id)
     reach = await joins.find_reach(visit.context, visit.actor)
     if not reach.usable:
@@ -76,6 +87,7 @@ async def show_join(visit: NamedDependency[Visit], server_id: FromPath[int]) -> 
 @post("/servers/{server_id:int}/join", include_in_schema=False)
 async def take_join(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[Any]:
     """Makes the line and waits for its machine."""
+    authorize(visit.actor, "fleet.enroll")
     fields = await read_fields(visit.request)
     return await _next_step(visit, await get_server(visit.context, visit.actor, server_id), fields)
 
@@ -83,6 +95,7 @@ async def take_join(visit: NamedDependency[Visit], server_id: FromPath[int]) -> 
 @post("/servers/{server_id:int}/join/broker", include_in_schema=False)
 async def take_broker(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[Any]:
     """Says where agents elsewhere find the broker, opens its listener, and tries it."""
+    authorize(visit.actor, "fleet.enroll")
     fields = await read_fields(visit.request)
     view = await get_server(visit.context, visit.actor, server_id)
     replaces = fields.is_on("replaces")
@@ -100,6 +113,7 @@ async def take_broker(visit: NamedDependency[Visit], server_id: FromPath[int]) -
 @get("/servers/{server_id:int}/replace", include_in_schema=False)
 async def show_replace(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """Says what replacing a machine means, and asks for the new one's address."""
+    authorize(visit.actor, "fleet.enroll")
     view = await get_server(visit.context, visit.actor, server_id)
     return visit.dialog("servers/_replace.html", "Replace machine", replace=_replace_view(view, FormView(values={})))
 
@@ -107,12 +121,14 @@ async def show_replace(visit: NamedDependency[Visit], server_id: FromPath[int]) 
 @get("/servers/{server_id:int}/delete", include_in_schema=False)
 async def show_delete(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """Asks before deleting, with everything that goes."""
+    authorize(visit.actor, "servers.write")
     return visit.dialog("servers/_delete.html", "Delete server", deletion=await _deletion(visit, server_id))
 
 
 @post("/servers/{server_id:int}/delete", include_in_schema=False)
 async def take_delete(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[Any]:
     """Begins to take it away, or takes it away by force."""
+    authorize(visit.actor, "servers.write")
     fields = await read_fields(visit.request)
     try:
         done = await removal.delete_server(
@@ -127,6 +143,30 @@ async def take_delete(visit: NamedDependency[Visit], server_id: FromPath[int]) -
         return visit.dialog("servers/_delete.html", "Delete server", status=UNPROCESSABLE, deletion=deletion)
     word = "Server deleted" if done.state == removal.DELETED else "Server is being taken down"
     return visit.done("/servers", word, CHANGED)
+
+
+@get("/servers/{server_id:int}/identities", include_in_schema=False)
+async def show_identities(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
+    """What it signs in with, and taking that back."""
+    view = await get_server(visit.context, visit.actor, server_id)
+    rows = await list_identities(visit.context, visit.actor, server_id)
+    names = ("nkey", "source", "status", "reason", "issued_at", "expires_at")
+    identities = IdentitiesView(
+        id=server_id,
+        name=view.server.name,
+        rows=tuple(IdentityView(**{name: getattr(row, name) for name in names}) for row in rows[:MAX_IDENTITIES]),
+        may_revoke=visit.shell.may("fleet.revoke") and any(row.status == GOOD for row in rows),
+    )
+    return visit.dialog("servers/_identities.html", "Identities", identities=identities)
+
+
+@post("/servers/{server_id:int}/revoke", include_in_schema=False)
+async def take_revocation(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[Any]:
+    """Cuts it off until a machine joins anew."""
+    authorize(visit.actor, "fleet.revoke")
+    fields = await read_fields(visit.request)
+    await fleet_service.revoke_server(visit.context, visit.actor, server_id, fields.text("reason"))
+    return visit.done(f"/servers/{server_id}", "Server revoked", CHANGED)
 
 
 async def waiting_view(visit: Visit, server_id: int, since_s: int) -> WaitingView:
@@ -179,9 +219,7 @@ async def _next_step(visit: Visit, view: ServerView, fields: Fields) -> Response
         live_url=visit.live_url("joining", ids=f"{view.server.id},{since_s}"),
         waiting=WaitingView(id=view.server.id, state="waiting"),
     )
-    answer = visit.dialog("servers/_join.html", "Join a machine", join=shown)
-    answer.headers["hx-trigger"] = f'{{"{CHANGED}": {{}}}}'
-    return answer
+    return visit.dialog("servers/_join.html", "Join a machine", join=shown)
 
 
 def _broker_step(

@@ -81,7 +81,10 @@ async def note_enrolled(
 
 
 async def follow(session: AsyncSession, server_id: int, beat: Heartbeat, now: datetime) -> bool:
-    """Lets addresses follow a new machine that speaks for the first time; False while it has not."""
+    """Lets addresses follow a new machine that speaks for the first time; False while it has not.
+
+    Nothing follows from an address of the internet to one of a private network: behind NAT only people know the way in.
+    """
     server = await session.get(Server, server_id, with_for_update=True, populate_existing=True)
     replaced = None if server is None else read_replaced(server.replaced)
     if server is None or replaced is None or replaced.state != WAITING or beat.instance == replaced.old_instance:
@@ -90,7 +93,8 @@ async def follow(session: AsyncSession, server_id: int, beat: Heartbeat, now: da
     if not is_address(address) or len(address) > Server.reported_address.type.length:  # type: ignore[attr-defined]
         address = ""
     replaced.state, replaced.new_address = DONE, address
-    if address and address != replaced.old_address and not is_private(address):
+    hidden = is_private(address) and not is_private(replaced.old_address)
+    if address and address != replaced.old_address and not hidden:
         replaced.hosts_count += await _move_hosts(session, server.id, {replaced.old_address}, address)
         if replaced.old_address and server.public_address == replaced.old_address:
             replaced.new_public_address = server.public_address = address

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from xfleet_controller.clients.models import Client, ClientInbound, Tombstone
+from xfleet_controller.clients.models import ClientInbound, Tombstone
 from xfleet_controller.inbounds.models import Inbound
 from xfleet_controller.servers.models import Server, ServerRevision
 
@@ -117,7 +117,6 @@ async def count_clients(session: AsyncSession) -> dict[int, int]:
     rows = await session.execute(
         select(Inbound.server_id, func.count(func.distinct(ClientInbound.client_id)))
         .join(ClientInbound, ClientInbound.inbound_id == Inbound.id)
-        .join(Client, Client.id == ClientInbound.client_id)
         .group_by(Inbound.server_id)
     )
     return dict(rows.all())

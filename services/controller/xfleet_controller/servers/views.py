@@ -1,5 +1,6 @@
 """A server as the panel shows it; figures are None while nobody knows them, never the last ones frozen."""
 
+import re
 from datetime import datetime
 
 import msgspec
@@ -87,6 +88,12 @@ class ServerCardView(msgspec.Struct, frozen=True, kw_only=True):
         """Where it stands in a list that shows trouble first."""
         tones = [problem.tone for problem in self.problems]
         return 0 if "danger" in tones else 1 if tones else 2
+
+    @property
+    def order(self) -> tuple[int, tuple[tuple[int, str], ...]]:
+        """The key to sort cards by: trouble first, then names as people count them, 9 before 10."""
+        parts = re.findall(r"[0-9]{1,12}|[^0-9]+", self.name.casefold())
+        return self.rank, tuple((int(part), "") if part.isascii() and part.isdigit() else (-1, part) for part in parts)
 
 
 class DegradedEntityView(msgspec.Struct, frozen=True, kw_only=True):
@@ -270,3 +277,25 @@ class ReplaceView(msgspec.Struct, frozen=True, kw_only=True):
     form: FormView
     here_only: bool = False
     """Whether the line would only work on this machine, and somebody has to say that this is meant."""
+
+
+class IdentityView(msgspec.Struct, frozen=True, kw_only=True):
+    """One identity of a server."""
+
+    nkey: str
+    source: str
+    status: str
+    """good, expired or revoked"""
+    reason: str
+    issued_at: datetime
+    expires_at: datetime
+
+
+class IdentitiesView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server signs in with, and the form that takes it back."""
+
+    id: int
+    name: str
+    rows: tuple[IdentityView, ...]
+    may_revoke: bool
+    form: FormView = FormView(values={})

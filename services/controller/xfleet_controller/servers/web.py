@@ -11,6 +11,7 @@ from litestar.params import FromPath, FromQuery
 from xfleet_contracts.errors import Refusal
 from xfleet_controller.auth.rights import authorize
 from xfleet_controller.errors import EditedMeanwhile
+from xfleet_controller.orders.present import panel_view
 from xfleet_controller.panel.forms import Fields, read_fields, refused, whole_number
 from xfleet_controller.panel.views import MAX_PAGE, OptionView, PagingView
 from xfleet_controller.panel.visit import UNPROCESSABLE, Visit
@@ -60,7 +61,7 @@ async def show_servers(
         visit.context, visit.actor, search=search, tag=tag, region=region, status=status, page_size=MAX_PAGE
     )
     regions, tags = await list_choices(visit.context, visit.actor)
-    cards = sorted(await cards_of(visit, rows), key=lambda card: (card.rank, card.name.casefold()))
+    cards = sorted(await cards_of(visit, rows), key=lambda card: card.order)
     as_table = view == TABLE or (view != CARDS and total > MAX_CARDS)
     shown = tuple(cards[(page - 1) * PAGE_SIZE : page * PAGE_SIZE])
     servers = ServersPageView(
@@ -89,13 +90,15 @@ async def show_server(visit: NamedDependency[Visit], server_id: FromPath[int]) -
     (card,) = await cards_of(visit, [view])
     tasks = await latest_tasks(visit.context, visit.actor, server_id=server_id)
     detail = await detail_of(visit, view, card)
+    orders = await panel_view(visit.context, visit.actor, view.server)
     live_url = visit.live_url("server", ids=server_id)
-    return visit.page("servers/show.html", server=card, detail=detail, tasks=tasks, live_url=live_url)
+    return visit.page("servers/show.html", server=card, detail=detail, orders=orders, tasks=tasks, live_url=live_url)
 
 
 @get("/servers/{server_id:int}/edit", include_in_schema=False)
 async def show_server_form(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
     """The form of one server."""
+    authorize(visit.actor, "servers.write")
     view = await get_server(visit.context, visit.actor, server_id)
     return visit.dialog(FORM, "Edit server", server_form=form_view(view.server))
 

@@ -14,6 +14,7 @@ from xfleet_controller.tasks.store import TaskFilter
 
 LOOK_EVERY_S = 1.0
 MAX_WAIT_S = 25.0
+ORDER, HEAVY_ORDER = "servers.order.write", "servers.order.heavy"
 
 
 class TaskPage(NamedTuple):
@@ -51,9 +52,10 @@ async def list_operations(context: Context, actor: Actor) -> list[str]:
 
 async def cancel(context: Context, actor: Actor, task_id: int) -> ServerTask:
     """Takes back an order that waits. Raises `NotFound` or `TaskNotPending`."""
+    authorize(actor, ORDER)
     task = await get_task(context, actor, task_id)
-    weight = WEIGHTS.get(task.verb, "write")
-    authorize(actor, f"servers.order.{weight}")
+    if WEIGHTS.get(task.verb) == "heavy":
+        authorize(actor, HEAVY_ORDER)
     now = context.clock.now()
     async with context.database.write() as session:
         error = {"code": "cancelled", "message": f"Taken back by {actor.label}."}

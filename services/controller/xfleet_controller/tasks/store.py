@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_controller.tasks.models import ServerTask
@@ -41,8 +41,7 @@ async def list_tasks(
     if wanted.operation:
         query = query.where(ServerTask.operation == wanted.operation)
     if wanted.actor:
-        names = [wanted.actor] if ":" in wanted.actor else [f"{kind}:{wanted.actor}" for kind in ("admin", "bot")]
-        query = query.where(ServerTask.actor.in_([*names, wanted.actor]))
+        query = query.where(_is_by(wanted.actor))
     if wanted.since is not None:
         query = query.where(ServerTask.created_at >= wanted.since)
     if wanted.until is not None:
@@ -52,6 +51,13 @@ async def list_tasks(
     total = await session.scalar(select(func.count()).select_from(query.subquery())) or 0
     rows = await session.scalars(query.order_by(ServerTask.id.desc()).offset(offset).limit(limit))
     return rows.all(), total
+
+
+def _is_by(actor: str) -> ColumnElement[bool]:
+    """Whoever is named so, by whichever way they came."""
+    names = [actor] if ":" in actor else [actor, f"admin:{actor}", f"bot:{actor}"]
+    by_token = ServerTask.actor.startswith(f"token:{actor}/", autoescape=True)
+    return ServerTask.actor.in_(names) | by_token
 
 
 async def list_by_ids(session: AsyncSession, task_ids: Iterable[int]) -> Sequence[ServerTask]:

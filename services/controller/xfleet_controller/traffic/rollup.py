@@ -93,6 +93,10 @@ class RollUp:
                 return done_count
             done_count += len(waiting)
 
+    def keep_minutes(self, hours: int) -> None:
+        """Changes how long minutes are kept."""
+        self._settings = msgspec.structs.replace(self._settings, minutes_keep_hours=hours)
+
     async def tidy(self) -> None:
         """Keeps stored bodies, rejected batches and minutes within their limits."""
         now, settings = self._clock.now(), self._settings

@@ -12,6 +12,7 @@ import { startLiveState } from "./live.js";
 import { startForms } from "./forms.js";
 import { startSearch } from "./search.js";
 import { startCharts } from "./chart.js";
+import { startLogs } from "./logs.js";
 
 startTheme();
 startCopy();
@@ -21,5 +22,6 @@ startLiveState();
 startForms();
 startSearch();
 startCharts();
+startLogs();
 reveal(document);
 document.addEventListener("htmx:after:settle", () => reveal(document));
