@@ -206,6 +206,7 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         POST /logout
         GET /servers
         GET /servers/{server_id:int}
+        GET /servers/{server_id:int}/identities
         GET /servers/{server_id:int}/orders
         GET /inbounds
         GET /clients
@@ -277,6 +278,7 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         GET /servers/{server_id:int}/replace
         GET /servers/{server_id:int}/delete
         POST /servers/{server_id:int}/delete
+        POST /servers/{server_id:int}/revoke
         GET /inbounds/new
         POST /inbounds/new
         GET /inbounds/{inbound_id:int}/edit

@@ -243,7 +243,7 @@ async def answers(app: XrayClient, sink: Sink, *, within_s: float = 2.0) -> bool
     """Whether a new stream gets something back at once; unlike `passes` it does not wait for the stream's end."""
     try:
         async with asyncio.timeout(within_s):
-            stream = await open_stream(app, sink.port)
+            stream = await open_stream(app, sink.port, host=sink.host)
             try:
                 await stream.send(HEADER.pack(0, 10))
                 return await stream.receive(10) == bytes(10)

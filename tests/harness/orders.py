@@ -10,9 +10,11 @@ import msgspec
 
 from harness.controller import ADMIN
 from harness.controller_fleet import SmallAgent, World, open_token, small_agent
+from xfleet_contracts import codec, subjects
 from xfleet_contracts.commands import Command
 from xfleet_contracts.heartbeat import XrayState
 from xfleet_contracts.installs import AgentUpdate, AgentUpdating
+from xfleet_contracts.logs import LogLease, LogLines, LogText
 from xfleet_controller.servers import service as servers
 from xfleet_controller.servers.service import ServerNew
 
@@ -73,3 +75,25 @@ async def lively_agent(world: World, name: str) -> AsyncIterator[LivelyAgent]:
 def wheel_order(version: str = "2.0.0") -> dict[str, Any]:
     """The body of an `agent.update`."""
     return {"version": version, "wheel": {"url": "https://panel.example/xfleet.whl", "sha256": "ab" * 32}}
+
+
+class Log:
+    """An agent's log: what was read and what is leased."""
+
+    def __init__(self, agent: SmallAgent) -> None:
+        self.agent = agent
+        self.lines: tuple[str, ...] = ("first", "second")
+        self.leases: list[LogLease] = []
+        self.seq = 0
+        agent.verbs |= {"logs.read": self.read, "log.lease": self.lease}
+
+    async def read(self, _command: Command) -> LogText:
+        return LogText(log="agent", lines=self.lines, size_bytes=1234)
+
+    async def lease(self, command: Command) -> None:
+        self.leases.append(msgspec.json.decode(command.body, type=LogLease))
+
+    async def tell(self, *lines: str, **more: Any) -> None:
+        self.seq += 1
+        message = codec.encode(LogLines(seq=self.seq, lines=lines, **more))
+        await self.agent.link.publish(subjects.log_lines(self.agent.sid, self.leases[-1].lease), message)

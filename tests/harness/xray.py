@@ -218,7 +218,7 @@ async def transfer(
     client: XrayClient, sink: Sink, up_bytes: int = UP_BYTES, down_bytes: int = DOWN_BYTES, *, timeout_s: float = 30.0
 ) -> tuple[int, int]:
     """Moves so much payload through the client; returns what was sent (with the header) and what came back."""
-    stream = await open_stream(client, sink.port, timeout_s=timeout_s)
+    stream = await open_stream(client, sink.port, host=sink.host, timeout_s=timeout_s)
     try:
         async with asyncio.timeout(timeout_s):
             stream.writer.write(HEADER.pack(up_bytes, down_bytes))

@@ -20,6 +20,7 @@ from xfleet_runtime.log import get_logger
 _log = get_logger(__name__)
 ANSWER_TIMEOUT_S = 2.0
 NODES_MAX = 64
+PAGE_COUNT = 256
 _OK = 200
 
 
@@ -32,6 +33,9 @@ class _Listed(msgspec.Struct):
     cid: int
     ip: str = ""
     subscriptions: int = 0
+    authorized_user: str = ""
+    in_msgs: int = 0
+    in_bytes: int = 0
 
 
 class _Answer(msgspec.Struct):
@@ -120,6 +124,32 @@ async def list_connections(link: BrokerLink, nkey: str, *, nodes: int = 1) -> tu
         listed = msgspec.convert(answer.data.get("connections") or [], list[_Listed])
         found += [Connection(answer.server.id, each.cid, nkey, each.ip, each.subscriptions) for each in listed]
     return tuple(found)
+
+
+class Use(msgspec.Struct, frozen=True, kw_only=True):
+    """What one connection has sent since it began."""
+
+    connection: Connection
+    messages: int
+    size_bytes: int
+
+
+async def list_use(link: BrokerLink, account: str) -> tuple[Use, ...]:
+    """What every live connection of an account has sent so far, on all nodes."""
+    nodes, offset, found = max(await count_nodes(link), 1), 0, list[Use]()
+    while True:
+        query = {"auth": True, "acc": account, "limit": PAGE_COUNT, "offset": offset, "sort": "cid"}
+        more = False
+        answers = await _ask_all(link, "$SYS.REQ.SERVER.PING.CONNZ", msgspec.json.encode(query), count=nodes)
+        for answer in answers:
+            listed = msgspec.convert(answer.data.get("connections") or [], list[_Listed])
+            more = more or len(listed) == PAGE_COUNT
+            for each in listed:
+                held = Connection(answer.server.id, each.cid, each.authorized_user, each.ip, each.subscriptions)
+                found.append(Use(connection=held, messages=each.in_msgs, size_bytes=each.in_bytes))
+        if not more or not answers:
+            return tuple(found)
+        offset += PAGE_COUNT
 
 
 async def kick(link: BrokerLink, connection: Connection) -> None:

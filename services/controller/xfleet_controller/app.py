@@ -24,6 +24,7 @@ from xfleet_controller.fleet.keyring import load_keys, open_vault
 from xfleet_controller.fleet.manifest import ManifestTeller, ensure_manifest, panel_urls, with_public
 from xfleet_controller.fleet.own import OwnCredentials, link_credentials
 from xfleet_controller.fleet.service import Fleet
+from xfleet_controller.fleet.watch import LOOK_EVERY_S, Watch
 from xfleet_controller.ledger_wiring import Ledger, open_ledger
 from xfleet_controller.logs.hub import LogHub
 from xfleet_controller.orders.blobs import METHOD as BLOB
@@ -142,6 +143,7 @@ async def _running(
     await ControlDesk(context, bus.svc).start()
     teller = ManifestTeller(commander, fleet)
     context.presence.on_beat.append(teller.on_beat)
+    watched = Watch(context)
     own = OwnCredentials(context, bus, fleet.issuer, broker_urls)
     watch_disk = disk.DiskWatch(context)
     loops = {
@@ -156,6 +158,7 @@ async def _running(
         "disk": lambda: every(disk.LOOK_EVERY_S, watch_disk.look, first_s=1),
         "revocations": lambda: _push_when(context, revoked),
         "certificates": lambda: every(CERTIFICATES_EVERY_S, lambda: watch_expiry(context), first_s=0),
+        "connections": lambda: every(LOOK_EVERY_S, watched.look),
         "credentials": lambda: every(CREDENTIALS_EVERY_S, own.look),
         "manifest": teller.run,
         "backups": lambda: keep_schedule(context),

@@ -25,6 +25,7 @@ from xfleet_controller.panel.static import static_handler
 from xfleet_controller.panel.visit import Panel, Visit, open_visit
 from xfleet_controller.rollouts import web as rollouts
 from xfleet_controller.servers import dialogs as server_dialogs
+from xfleet_controller.servers import state_web as server_state
 from xfleet_controller.servers import web as servers
 from xfleet_controller.servers.rates import RateHistory
 from xfleet_controller.settings import web as settings
@@ -38,7 +39,10 @@ DOORS = (
     servers.show_servers, servers.show_server, servers.show_server_form, servers.take_server_form, servers.enable,
     servers.disable, servers.take_mode, server_dialogs.show_new_form, server_dialogs.take_new_form,
     server_dialogs.show_join, server_dialogs.take_join, server_dialogs.take_broker, server_dialogs.show_replace,
-    server_dialogs.show_delete, server_dialogs.take_delete,
+    server_dialogs.show_delete, server_dialogs.take_delete, server_dialogs.show_identities,
+    server_dialogs.take_revocation,
+    server_state.show_history, server_state.show_version, server_state.show_revert, server_state.take_revert,
+    server_state.take_strays,
     inbounds.show_inbounds, inbounds.show_new_form, inbounds.take_new_form, inbounds.show_form, inbounds.take_form,
     inbounds.enable, inbounds.disable, inbounds.show_delete, inbounds.take_delete,
     clients.show_clients, clients.show_new_form, clients.take_new_form, clients.show_client, clients.show_form,

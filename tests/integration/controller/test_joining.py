@@ -2,7 +2,9 @@
 
 import base64
 import hashlib
+import os
 import re
+import sys
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -192,3 +194,15 @@ async def test_the_door_is_below_the_base_path(world: World) -> None:
             assert (await root.get("/install/agent.sh")).status_code == 404
     finally:
         context.settings = settings
+
+
+async def test_the_panel_offers_its_own_release_to_its_agents(world: World, api: Any) -> None:
+    await service.set_broker_addresses(world.controller.context, OWNER, [PUBLIC])
+    alone = (await api.get("/api/v1/fleet/agent-release")).json()
+    assert alone["wheelhouse"] == []
+    assert alone["wheel"]["url"].endswith(f"xfleet-{alone['version']}-py3-none-any.whl")
+    version, machine = f"{sys.version_info[0]}.{sys.version_info[1]}", os.uname().machine
+    whole = (await api.get("/api/v1/fleet/agent-release", params={"python": version, "machine": machine})).json()
+    assert any("/xray_core-" in each["url"] for each in whole["wheelhouse"])
+    fetched = await api.get(whole["wheel"]["url"].partition("panel.test")[2])
+    assert hashlib.sha256(fetched.content).hexdigest() == whole["wheel"]["sha256"]

@@ -1,5 +1,6 @@
 """One controller with an agent that speaks the contract, for all tests of a module."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from xfleet_contracts.errors import ErrorBody
 from xfleet_controller.orders import store
 from xfleet_controller.orders.limits import OrderLimits
 from xfleet_controller.orders.verbs import ORDERS
+from xfleet_controller.serve import bind, web_server
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -62,3 +64,14 @@ async def _refused(_command: Command) -> Reply:
 async def api(world: World) -> AsyncIterator[Any]:
     async with api_of(world) as client:
         yield client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def base_url(world: World) -> AsyncIterator[str]:
+    """The panel over real HTTP, so that answers stream."""
+    with bind("127.0.0.1", 0) as listener:
+        async with web_server(world.controller, listener) as server:
+            serving = asyncio.ensure_future(server.finished())
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)

@@ -5,36 +5,23 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 import pytest_asyncio
 
 from harness.broker import eventually
 from harness.controller import PASSWORD
 from harness.controller_fleet import SmallAgent, World
-from xfleet_contracts import codec, subjects
-from xfleet_contracts.commands import Command
-from xfleet_contracts.logs import MAX_LEASES, LogLease, LogLines, LogsRead, LogText
+from harness.orders import Log
+from xfleet_contracts import subjects
+from xfleet_contracts.logs import MAX_LEASES, LogsRead
 from xfleet_controller.auth import service as auth
 from xfleet_controller.auth.rights import Actor, Forbidden
 from xfleet_controller.edge import cookie_name
 from xfleet_controller.logs import service
 from xfleet_controller.logs.hub import MAX_WAITING_BYTES, Batch, LogHub, TooManyWatchers, Watcher
-from xfleet_controller.serve import bind, web_server
 
 pytestmark = [pytest.mark.real_broker, pytest.mark.asyncio(loop_scope="module")]
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[31m\x00"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def base_url(world: World) -> AsyncIterator[str]:
-    """The panel over real HTTP, so that answers stream."""
-    with bind("127.0.0.1", 0) as listener:
-        async with web_server(world.controller, listener) as server:
-            serving = asyncio.ensure_future(server.finished())
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -51,28 +38,6 @@ def hub(world: World) -> LogHub:
     found = world.controller.context.log_hub
     assert found is not None
     return found
-
-
-class Log:
-    """An agent's log: what was read and what is leased."""
-
-    def __init__(self, agent: SmallAgent) -> None:
-        self.agent = agent
-        self.lines: tuple[str, ...] = ("first", "second")
-        self.leases: list[LogLease] = []
-        self.seq = 0
-        agent.verbs |= {"logs.read": self.read, "log.lease": self.lease}
-
-    async def read(self, _command: Command) -> LogText:
-        return LogText(log="agent", lines=self.lines, size_bytes=1234)
-
-    async def lease(self, command: Command) -> None:
-        self.leases.append(msgspec.json.decode(command.body, type=LogLease))
-
-    async def tell(self, *lines: str, **more: Any) -> None:
-        self.seq += 1
-        message = codec.encode(LogLines(seq=self.seq, lines=lines, **more))
-        await self.agent.link.publish(subjects.log_lines(self.agent.sid, self.leases[-1].lease), message)
 
 
 @pytest.fixture

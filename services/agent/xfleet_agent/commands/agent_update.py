@@ -114,6 +114,7 @@ async def _build(place: Path, store: Path, order: AgentUpdate) -> None:
     """A new environment: from the wheelhouse, or with what this one has and the new wheel in place of the old."""
     await _run([_base_python(), "-m", "venv", "--without-pip", str(place)], BUILD_TIMEOUT_S)
     pip = ["-m", "pip", "--isolated", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-index"]
+    pip.append("--no-cache-dir")
     wanted = (order.wheel, *order.wheelhouse)
     listed = store / "requirements.txt"
     lines = [f"{(store / _file_name(each)).as_uri()} --hash=sha256:{each.sha256.lower()}\n" for each in wanted]

@@ -7,14 +7,14 @@ import msgspec
 from litestar import Controller, Request, Response, get, post
 from litestar.enums import MediaType
 from litestar.params import FromPath, JSONBody
-from litestar.status_codes import HTTP_200_OK
+from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT
 
 from xfleet_contracts import codec
 from xfleet_contracts.commands import SIGNATURE_HEADER, Reply
 from xfleet_contracts.enrollment import RENEW_HEADER, RENEW_PATH
 from xfleet_contracts.errors import MessageTooLarge, Refusal
 from xfleet_controller.edge import TheActor, TheContext, client_address
-from xfleet_controller.fleet import certificates, service
+from xfleet_controller.fleet import certificates, service, watch
 from xfleet_controller.fleet.returning import MAX_BODY_BYTES, renew_over_https, sign_return
 
 
@@ -57,7 +57,7 @@ class CertificateApi(Controller):
     tags = ["servers"]
 
     @get("/{server_id:int}/identities", summary="List a server's identities")
-    async def list_certificates(
+    async def list_identities(
         self, context: TheContext, actor: TheActor, server_id: FromPath[int]
     ) -> list[CertificateOut]:
         """Newest first, with those that expired or were revoked."""
@@ -71,6 +71,11 @@ class CertificateApi(Controller):
         """Cuts its live connection at once; a new enrollment brings the server back. Its Xray goes on by itself."""
         done = await service.revoke_server(context, actor, server_id, data.reason)
         return RevokedOut(server=done.server.slug, certificates_count=done.certificates_count, pushed=done.pushed)
+
+    @post("/{server_id:int}/lift-suspension", status_code=HTTP_204_NO_CONTENT, summary="Let a suspended server back")
+    async def lift(self, context: TheContext, actor: TheActor, server_id: FromPath[int]) -> None:
+        """For a server that the watch on connections suspended; its agent returns by itself within minutes."""
+        await watch.lift_suspension(context, actor, server_id)
 
 
 class AgentDoor(Controller):

@@ -80,6 +80,12 @@ async def list_ends(session: AsyncSession) -> dict[str, datetime]:
     return dict((await session.execute(query)).all())
 
 
+async def find_server_of(session: AsyncSession, nkey: str) -> Server | None:
+    """The server that has this key."""
+    query = select(Server).join(Certificate, Certificate.server_id == Server.id).where(Certificate.nkey == nkey)
+    return await session.scalar(query.limit(1))
+
+
 async def void_tokens(session: AsyncSession, server_id: int, now: datetime) -> None:
     """Ends the unused enrollment tokens of a server."""
     await session.execute(

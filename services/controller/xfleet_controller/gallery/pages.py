@@ -115,6 +115,9 @@ SPECIMENS: dict[str, Specimen] = {
     "server-replace": _dialog(
         "Replace machine", "servers/_replace.html", lambda _now: {"replace": samples.replace(here_only=True)}
     ),
+    "server-identities": _dialog(
+        "Identities", "servers/_identities.html", lambda now: {"identities": samples.identities(now)}
+    ),
     "server-delete": _dialog(
         "Delete server", "servers/_delete.html", lambda now: {"deletion": samples.server_deletion(now)}
     ),

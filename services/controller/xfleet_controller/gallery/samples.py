@@ -11,6 +11,7 @@ from xfleet_controller.gallery.server_samples import (
     MB,
     SERVER_NAMES,
     broker_form,
+    identities,
     join,
     replace,
     server,
@@ -312,6 +313,7 @@ def errors() -> tuple[ErrorView, ...]:
 
 
 __all__ = [
-    "broker_form", "join", "replace", "server", "server_deletion", "server_detail", "server_form", "server_new",
+    "broker_form", "identities", "join", "replace", "server", "server_deletion", "server_detail", "server_form",
+    "server_new",
     "servers_page",
 ]  # fmt: skip

@@ -11,6 +11,8 @@ from xfleet_controller.servers.views import (
     BrokerFormView,
     DegradedEntityView,
     DialView,
+    IdentitiesView,
+    IdentityView,
     JoinView,
     LossView,
     ProblemView,
@@ -216,3 +218,20 @@ def server_deletion(now: datetime) -> ServerDeleteView:
         last_seen_at=now - timedelta(days=2),
         warning=MAY_KEEP_RUNNING,
     )
+
+
+def identities(now: datetime) -> IdentitiesView:
+    """One identity in each state."""
+    year = timedelta(days=365)
+    rows = tuple(
+        IdentityView(
+            nkey=f"U{status.upper()}7Q2MZK4XJ", source=source, status=status, reason=reason,
+            issued_at=now - days, expires_at=now - days + year,
+        )
+        for status, source, reason, days in (
+            ("good", "renew", "", timedelta(days=3)),
+            ("revoked", "enroll", "enrolled anew", timedelta(days=40)),
+            ("expired", "enroll", "", timedelta(days=500)),
+        )
+    )  # fmt: skip
+    return IdentitiesView(id=1, name="Frankfurt", rows=rows, may_revoke=True)

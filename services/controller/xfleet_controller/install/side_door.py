@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 SETTING = "side_door"
 AGAIN_S = 10.0
+AT_ONCE = 200
 
 
 class SideDoor:
@@ -61,7 +62,7 @@ class SideDoor:
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         config = uvicorn.Config(
             app, loop="none", log_config=None, access_log=False, server_header=False, lifespan="off",
-            timeout_graceful_shutdown=1, proxy_headers=False,
+            limit_concurrency=AT_ONCE, timeout_graceful_shutdown=1, proxy_headers=False,
         )  # fmt: skip
         server = _Server(config)
         serving = asyncio.ensure_future(server.serve(sockets=listeners))

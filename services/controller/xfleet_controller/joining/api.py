@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 from litestar import Controller, Request, get, post, put
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
 from xfleet_controller.edge import TheActor, TheContext, public_base
@@ -49,6 +49,14 @@ class JoinOut(msgspec.Struct, kw_only=True):
     expires_at: datetime
 
 
+class ReleaseOut(msgspec.Struct, kw_only=True):
+    """What `agent.update` takes."""
+
+    version: str
+    wheel: dict[str, str]
+    wheelhouse: list[dict[str, str]]
+
+
 class JoiningApi(Controller):
     """How machines join the fleet."""
 
@@ -69,6 +77,25 @@ class JoiningApi(Controller):
     async def dial(self, context: TheContext, actor: TheActor, data: JSONBody[DialIn]) -> Reachability:
         """From this machine, with the fleet's certificates."""
         return await service.reachability(context, actor, data.urls)
+
+    @get("/fleet/agent-release", summary="Show the agent's release of this panel")
+    async def release(
+        self,
+        request: Request[Any, Any, Any],
+        context: TheContext,
+        actor: TheActor,
+        python: FromQuery[str] = "",
+        machine: FromQuery[str] = "",
+    ) -> ReleaseOut:
+        """As the body of an upgrade; with `python` (`3.11`) and `machine` (`x86_64`) it names their wheels too."""
+        order = await service.own_release(
+            context, actor, panel_url=public_base(request, context), python=python[:20], machine=machine[:20]
+        )
+        return ReleaseOut(
+            version=order.version,
+            wheel={"url": order.wheel.url, "sha256": order.wheel.sha256},
+            wheelhouse=[{"url": each.url, "sha256": each.sha256} for each in order.wheelhouse],
+        )
 
     @post("/servers/{server_id:int}/join-line", status_code=HTTP_201_CREATED, summary="Make a joining line")
     async def join(

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from xfleet_contracts.errors import Refusal
+from xfleet_contracts.installs import AgentUpdate
 from xfleet_controller.audit.store import note
 from xfleet_controller.auth.rights import Actor, authorize
 from xfleet_controller.context import Context
@@ -34,6 +35,7 @@ _log = get_logger(__name__)
 BROKER_URLS = "broker_urls"
 DIAL_TIMEOUT_S = 6.0
 DIAL_EVERY_S = 0.3
+DIAL_LIFETIME = timedelta(minutes=1)
 EVERYWHERE = "0.0.0.0"  # noqa: S104  only when an admin asked for it
 Listens = Literal["everywhere", "loopback", "elsewhere"]
 
@@ -188,14 +190,10 @@ async def make_join_line(
     """
     authorize(actor, "fleet.enroll")
     fleet, known = _fleet(context), await broker_addresses(context, actor)
-    base = (context.settings.public_url or panel_url or _own_panel(context)).rstrip("/")
     urls = known.public_urls or tuple(url for url in known.own_urls if anywhere or not is_local(url))
     if not urls:
         raise BrokerNotPublic
-    if is_local(base) and not anywhere:
-        if not context.side_door.ports:
-            raise PanelNotPublic(panel_url=base)
-        base = _side_door_url(context, urls)
+    install_url = _install_url(context, panel_url, urls, anywhere=anywhere)
     script = await library.script_of(context.library)
     async with context.database.write() as session:
         found = await servers.find_server(session, server_id)
@@ -207,7 +205,6 @@ async def make_join_line(
             session, fleet, actor, server, lifetime=lifetime, broker_urls=urls, replaces=replaces,
             replaces_address=public_address.strip(),
         )  # fmt: skip
-    install_url = f"{base}/install"
     return JoinLine(
         server_id=server.id,
         server=server.slug,
@@ -218,6 +215,21 @@ async def make_join_line(
         expires_at=context.clock.now() + lifetime,
         replaces=replaces,
     )
+
+
+async def own_release(
+    context: Context, actor: Actor, *, panel_url: str = "", python: str = "", machine: str = ""
+) -> AgentUpdate:
+    """The order that upgrades agents to this controller's own release, fetched from `/install/`.
+
+    With a Python version and a machine (`3.11.7`, `x86_64`, as `info` tells them) it names their wheels too; without
+    it brings our own wheel alone. Raises `PanelNotPublic`.
+    """
+    authorize(actor, "servers.read")
+    known = await broker_addresses(context, actor)
+    urls = known.public_urls or known.own_urls
+    install_url = _install_url(context, panel_url, urls, anywhere=not known.public_urls)
+    return await library.update_for(context.library, install_url, python=python, machine=machine)
 
 
 async def _tell_agents(context: Context, fleet: Fleet, own: tuple[str, ...], public: tuple[str, ...]) -> None:
@@ -249,7 +261,10 @@ async def _open_listener(context: Context, fleet: Fleet, own: tuple[str, ...]) -
 
 
 async def _dial(fleet: Fleet, url: str) -> Dial:
-    credentials, started_s = fleet.issuer.bus_credentials("enroll", "reachability", (url,)), time.monotonic()
+    credentials, started_s = (
+        fleet.issuer.bus_credentials("enroll", "reachability", (url,), expires_at=fleet.clock.now() + DIAL_LIFETIME),
+        time.monotonic(),
+    )
     try:
         async with BrokerLink(credentials, name="reachability", longest_wait_s=DIAL_EVERY_S) as link:
             await link.wait_connected(DIAL_TIMEOUT_S)
@@ -277,11 +292,23 @@ def _guessed(own: tuple[str, ...]) -> str:
     return f"tls://{shown}:{_port_of(own)}" if address else ""
 
 
-def _own_panel(context: Context) -> str:
-    """Where the panel listens, when nobody said how it is reached."""
+def _install_url(context: Context, panel_url: str, urls: tuple[str, ...], *, anywhere: bool) -> str:
+    """Where machines fetch: the panel as it is reached, else its side door. Raises `PanelNotPublic`."""
+    base = (context.settings.public_url or panel_url or _own_panel(context, urls)).rstrip("/")
+    if is_local(base) and not anywhere:
+        if not context.side_door.ports:
+            raise PanelNotPublic(panel_url=base)
+        base = _side_door_url(context, urls)
+    return f"{base}/install"
+
+
+def _own_panel(context: Context, urls: tuple[str, ...]) -> str:
+    """Where the panel listens, when nobody said how it is reached; on all addresses, under the broker's name."""
     settings = context.settings
-    scheme = "https" if settings.tls else "http"
-    return f"{scheme}://{settings.listen}:{settings.port}{settings.prefix}"
+    scheme, host = "https" if settings.tls else "http", settings.listen
+    if host in {EVERYWHERE, "::"}:
+        host = urlsplit(urls[0]).hostname or host
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}{settings.prefix}"
 
 
 def _port_of(urls: tuple[str, ...], scheme: str = "tls", otherwise: int = 4222) -> int:

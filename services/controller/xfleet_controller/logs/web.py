@@ -32,16 +32,16 @@ async def show_logs(
     server_id: FromPath[int],
     log: FromQuery[str] = "agent",
     lines: FromQuery[int] = USUAL,
-    contains: FromQuery[str] = "",
+    text: FromQuery[str] = "",
     follow: FromQuery[str] = "",
 ) -> Response[bytes]:
     """One log, once; a browser with JavaScript follows it when `follow` is on."""
     authorize(visit.actor, LOGS_READ.action)
     server = (await get_server(visit.context, visit.actor, server_id)).server
-    order = _order(log, lines, contains)
-    text, error = LogText(log=order.log), ""
+    order = _order(log, lines, text)
+    found, error = LogText(log=order.log), ""
     try:
-        text = await service.read_log(visit.context, visit.actor, server_id, order)
+        found = await service.read_log(visit.context, visit.actor, server_id, order)
     except Refusal as refusal:
         error = refusal.text
     view = LogPageView(
@@ -51,14 +51,14 @@ async def show_logs(
         lines_count=order.lines_count,
         contains=order.contains,
         follow=follow == "on",
-        lines=text.lines,
-        truncated=text.truncated,
-        size_bytes=text.size_bytes,
+        lines=found.lines,
+        truncated=found.truncated,
+        size_bytes=found.size_bytes,
         error=error,
         logs=_logs(order.log),
         counts=tuple(OptionView(value=str(count), label=f"{count}") for count in COUNTS),
     )
-    query = {"log": order.log, "lines": order.lines_count, "contains": order.contains}
+    query = {"log": order.log, "lines": order.lines_count, "text": order.contains}
     live_url = visit.url(f"/servers/{server_id}/logs/live", **query) if follow == "on" else ""
     return visit.page("logs/show.html", log_page=view, live_url=live_url)
 
@@ -69,10 +69,10 @@ async def follow_log(
     server_id: FromPath[int],
     log: FromQuery[str] = "agent",
     lines: FromQuery[int] = USUAL,
-    contains: FromQuery[str] = "",
+    text: FromQuery[str] = "",
 ) -> Stream:
     """The log as it is, then its new lines, as fragments."""
-    order = _order(log, lines, contains)
+    order = _order(log, lines, text)
     server, hub = await service.get_followable(visit.context, visit.actor, server_id, order)
     batches = batches_of(visit.request, visit.context, hub, server.slug, order)
     return Stream(_fragments(visit, server_id, order, batches), media_type=EVENTS, headers=HEADERS)

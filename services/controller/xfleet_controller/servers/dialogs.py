@@ -11,7 +11,9 @@ from litestar.response import Redirect
 from xfleet_contracts.errors import Refusal
 from xfleet_controller.auth.rights import authorize
 from xfleet_controller.edge import public_base
+from xfleet_controller.fleet import service as fleet_service
 from xfleet_controller.fleet import store as fleet_store
+from xfleet_controller.fleet.certificates import GOOD, list_identities
 from xfleet_controller.joining.service import BrokerNotPublic, PanelNotPublic, make_join_line
 from xfleet_controller.panel.forms import Fields, read_fields, refused
 from xfleet_controller.panel.responses import is_htmx
@@ -23,6 +25,8 @@ from xfleet_controller.servers.service import ServerNew, ServerView, get_server,
 from xfleet_controller.servers.views import (
     BrokerFormView,
     DialView,
+    IdentitiesView,
+    IdentityView,
     JoinView,
     LossView,
     ReplaceView,
@@ -33,6 +37,7 @@ from xfleet_controller.servers.views import (
 from xfleet_controller.servers.web import CHANGED
 
 CONFLICT = 409
+MAX_IDENTITIES = 30
 
 
 @get("/servers/new", include_in_schema=False)
@@ -138,6 +143,30 @@ async def take_delete(visit: NamedDependency[Visit], server_id: FromPath[int]) -
         return visit.dialog("servers/_delete.html", "Delete server", status=UNPROCESSABLE, deletion=deletion)
     word = "Server deleted" if done.state == removal.DELETED else "Server is being taken down"
     return visit.done("/servers", word, CHANGED)
+
+
+@get("/servers/{server_id:int}/identities", include_in_schema=False)
+async def show_identities(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[bytes]:
+    """What it signs in with, and taking that back."""
+    view = await get_server(visit.context, visit.actor, server_id)
+    rows = await list_identities(visit.context, visit.actor, server_id)
+    names = ("nkey", "source", "status", "reason", "issued_at", "expires_at")
+    identities = IdentitiesView(
+        id=server_id,
+        name=view.server.name,
+        rows=tuple(IdentityView(**{name: getattr(row, name) for name in names}) for row in rows[:MAX_IDENTITIES]),
+        may_revoke=visit.shell.may("fleet.revoke") and any(row.status == GOOD for row in rows),
+    )
+    return visit.dialog("servers/_identities.html", "Identities", identities=identities)
+
+
+@post("/servers/{server_id:int}/revoke", include_in_schema=False)
+async def take_revocation(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[Any]:
+    """Cuts it off until a machine joins anew."""
+    authorize(visit.actor, "fleet.revoke")
+    fields = await read_fields(visit.request)
+    await fleet_service.revoke_server(visit.context, visit.actor, server_id, fields.text("reason"))
+    return visit.done(f"/servers/{server_id}", "Server revoked", CHANGED)
 
 
 async def waiting_view(visit: Visit, server_id: int, since_s: int) -> WaitingView:

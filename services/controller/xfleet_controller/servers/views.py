@@ -277,3 +277,25 @@ class ReplaceView(msgspec.Struct, frozen=True, kw_only=True):
     form: FormView
     here_only: bool = False
     """Whether the line would only work on this machine, and somebody has to say that this is meant."""
+
+
+class IdentityView(msgspec.Struct, frozen=True, kw_only=True):
+    """One identity of a server."""
+
+    nkey: str
+    source: str
+    status: str
+    """good, expired or revoked"""
+    reason: str
+    issued_at: datetime
+    expires_at: datetime
+
+
+class IdentitiesView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server signs in with, and the form that takes it back."""
+
+    id: int
+    name: str
+    rows: tuple[IdentityView, ...]
+    may_revoke: bool
+    form: FormView = FormView(values={})

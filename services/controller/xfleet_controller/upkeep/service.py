@@ -6,6 +6,7 @@ from xfleet_controller.audit.store import note
 from xfleet_controller.auth.rights import Actor, authorize
 from xfleet_controller.context import Context
 from xfleet_controller.errors import FieldError, Invalid
+from xfleet_controller.rollouts import store as rollouts
 from xfleet_controller.tasks import store as tasks
 from xfleet_controller.upkeep import store
 from xfleet_controller.upkeep.retention import FOR_EVER, LIMITS, MAY_BE_FOR_EVER, Retention
@@ -49,6 +50,7 @@ async def forget_the_old(context: Context) -> Retention:
         kept = await store.find_retention(session)
     async with database.write() as session:
         await tasks.forget_the_old(session, now - timedelta(days=kept.tasks_days))
+        await rollouts.forget_the_old(session, now - timedelta(days=kept.tasks_days))
     await store.forget_events(database, now - timedelta(days=kept.events_days))
     if kept.audit_days != FOR_EVER:
         await store.forget_audit(database, now - timedelta(days=kept.audit_days))
