@@ -24,7 +24,7 @@ async def edits_go_on(fleet: Fleet, inbound: dict[str, Any], name: str) -> dict[
     return client
 
 
-async def well(fleet: Fleet) -> str:
+async def well(fleet: Fleet, archive: Path) -> str:
     """The doctor finds nothing wrong with a running fleet; a password is set anew while it runs."""
     looked = await run([script("xfleet"), "doctor", "--data-dir", str(fleet.data_dir), "--json"])
     found = {each["check"]: each for each in json.loads(looked.out)}
@@ -34,8 +34,9 @@ async def well(fleet: Fleet) -> str:
     assert reset.code == 0, reset.err
     password = reset.out.split()[-1]
     await fleet.api.sign_in(password)
-    refused = await restore_command(fleet.data_dir / "none.xfb", fleet.data_dir, "--force")
+    refused = await restore_command(archive, fleet.data_dir, "--force")
     assert refused.code == 2
+    assert "already runs" in refused.err
     return password
 
 
@@ -72,7 +73,7 @@ async def test_after_a_restore_agents_return_bytes_are_exact_or_a_gap_is_shown_a
             bob = await edits_go_on(fleet, inbound, "bob")
             await fleet.wait_counted(ada["id"], sink.received_bytes, sink.sent_bytes)
             at_backup = sink.received_bytes, sink.sent_bytes
-            password = await well(fleet)
+            password = await well(fleet, archive)
             made = await fleet.api.post("backups", {"passphrase": PASSPHRASE})
             shutil.copy(fleet.data_dir / "backups" / made["name"], archive)
             async with XrayClient.from_link((await fleet.subscription(bob))[0], send_through="127.0.0.2") as app:
