@@ -348,6 +348,7 @@ CONTROLS: dict[str, tuple[str, frozenset[str], dict[str, object]]] = {
     "order": ("servers.order.write", OPERATORS, {"server": "local", "id": "walk", "verb": "xray.restart"}),
     "revoke": ("fleet.revoke", OPERATORS, {"server": "local"}),
     "enroll": ("fleet.enroll", OPERATORS, {"server": "local"}),
+    "probe": ("fleet.certs", OPERATORS, {}),
 }
 """Methods of `fleet.ctl`: the action a token needs, the roles that may, and what a request says beside who asks."""
 
