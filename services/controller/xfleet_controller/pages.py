@@ -39,7 +39,7 @@ DOORS = (
     servers.disable, servers.take_mode, server_dialogs.show_new_form, server_dialogs.take_new_form,
     server_dialogs.show_join, server_dialogs.take_join, server_dialogs.take_broker, server_dialogs.show_replace,
     server_dialogs.show_delete, server_dialogs.take_delete, server_dialogs.show_identities,
-    server_dialogs.take_revocation,
+    server_dialogs.take_revocation, server_dialogs.take_lift,
     inbounds.show_inbounds, inbounds.show_new_form, inbounds.take_new_form, inbounds.show_form, inbounds.take_form,
     inbounds.enable, inbounds.disable, inbounds.show_delete, inbounds.take_delete,
     clients.show_clients, clients.show_new_form, clients.take_new_form, clients.show_client, clients.show_form,
