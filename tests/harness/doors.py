@@ -95,6 +95,7 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
      """),
     ("fleet.revoke", OPERATORS, """
         POST /servers/{server_id:int}/revoke
+        POST /servers/{server_id:int}/lift-suspension
      """),
     ("tasks.read+servers.order.write", OPERATORS, """
         POST /tasks/{task_id:int}/cancel
@@ -279,6 +280,7 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         GET /servers/{server_id:int}/delete
         POST /servers/{server_id:int}/delete
         POST /servers/{server_id:int}/revoke
+        POST /servers/{server_id:int}/lift-suspension
         GET /inbounds/new
         POST /inbounds/new
         GET /inbounds/{inbound_id:int}/edit
@@ -347,6 +349,7 @@ CONTROLS: dict[str, tuple[str, frozenset[str], dict[str, object]]] = {
     "order": ("servers.order.write", OPERATORS, {"server": "local", "id": "walk", "verb": "xray.restart"}),
     "revoke": ("fleet.revoke", OPERATORS, {"server": "local"}),
     "enroll": ("fleet.enroll", OPERATORS, {"server": "local"}),
+    "probe": ("fleet.certs", OPERATORS, {}),
 }
 """Methods of `fleet.ctl`: the action a token needs, the roles that may, and what a request says beside who asks."""
 

@@ -176,6 +176,7 @@ async def take_revocation(visit: NamedDependency[Visit], server_id: FromPath[int
 @post("/servers/{server_id:int}/lift-suspension", include_in_schema=False)
 async def take_lift(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[Any]:
     """Lets it back after the watch on connections suspended it."""
+    authorize(visit.actor, "fleet.revoke")
     await lift_suspension(visit.context, visit.actor, server_id)
     return visit.done(f"/servers/{server_id}", "Suspension lifted", CHANGED)
 
