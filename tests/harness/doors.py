@@ -96,6 +96,7 @@ API: tuple[tuple[str, frozenset[str], str], ...] = (
      """),
     ("fleet.revoke", OPERATORS, """
         POST /servers/{server_id:int}/revoke
+        POST /servers/{server_id:int}/lift-suspension
      """),
     ("tasks.read+servers.order.write", OPERATORS, """
         POST /tasks/{task_id:int}/cancel
@@ -280,6 +281,7 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         GET /servers/{server_id:int}/delete
         POST /servers/{server_id:int}/delete
         POST /servers/{server_id:int}/revoke
+        POST /servers/{server_id:int}/lift-suspension
         GET /inbounds/new
         POST /inbounds/new
         GET /inbounds/{inbound_id:int}/edit

@@ -13,7 +13,9 @@ from xfleet_controller.auth.rights import authorize
 from xfleet_controller.edge import public_base
 from xfleet_controller.fleet import service as fleet_service
 from xfleet_controller.fleet import store as fleet_store
-from xfleet_controller.fleet.certificates import GOOD, list_identities
+from xfleet_controller.fleet.certificates import GOOD, REVOKED, list_identities
+from xfleet_controller.fleet.service import SUSPENDED
+from xfleet_controller.fleet.watch import lift_suspension
 from xfleet_controller.joining.service import BrokerNotPublic, PanelNotPublic, make_join_line
 from xfleet_controller.panel.forms import Fields, read_fields, refused
 from xfleet_controller.panel.responses import is_htmx
@@ -156,6 +158,8 @@ async def show_identities(visit: NamedDependency[Visit], server_id: FromPath[int
         name=view.server.name,
         rows=tuple(IdentityView(**{name: getattr(row, name) for name in names}) for row in rows[:MAX_IDENTITIES]),
         may_revoke=visit.shell.may("fleet.revoke") and any(row.status == GOOD for row in rows),
+        may_lift=visit.shell.may("fleet.revoke")
+        and any(row.status == REVOKED and row.reason == SUSPENDED for row in rows),
     )
     return visit.dialog("servers/_identities.html", "Identities", identities=identities)
 
@@ -167,6 +171,14 @@ async def take_revocation(visit: NamedDependency[Visit], server_id: FromPath[int
     fields = await read_fields(visit.request)
     await fleet_service.revoke_server(visit.context, visit.actor, server_id, fields.text("reason"))
     return visit.done(f"/servers/{server_id}", "Server revoked", CHANGED)
+
+
+@post("/servers/{server_id:int}/lift-suspension", include_in_schema=False)
+async def take_lift(visit: NamedDependency[Visit], server_id: FromPath[int]) -> Response[Any]:
+    """Lets it back after the watch on connections suspended it."""
+    authorize(visit.actor, "fleet.revoke")
+    await lift_suspension(visit.context, visit.actor, server_id)
+    return visit.done(f"/servers/{server_id}", "Suspension lifted", CHANGED)
 
 
 async def waiting_view(visit: Visit, server_id: int, since_s: int) -> WaitingView:

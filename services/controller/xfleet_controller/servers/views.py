@@ -298,4 +298,6 @@ class IdentitiesView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     rows: tuple[IdentityView, ...]
     may_revoke: bool
+    may_lift: bool = False
+    """It is suspended, and who looks may let it back."""
     form: FormView = FormView(values={})
