@@ -213,6 +213,8 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         GET /inbounds
         GET /clients
         GET /clients/{client_id:int}
+        GET /servers/{server_id:int}/history
+        GET /servers/{server_id:int}/history/{version:int}
         GET /tasks
         GET /tasks/{task_id:int}
         GET /settings
@@ -277,6 +279,9 @@ PAGES: tuple[tuple[frozenset[str], str], ...] = (
         GET /servers/{server_id:int}/join
         POST /servers/{server_id:int}/join
         POST /servers/{server_id:int}/join/broker
+        GET /servers/{server_id:int}/history/{version:int}/revert
+        POST /servers/{server_id:int}/history/{version:int}/revert
+        POST /servers/{server_id:int}/strays
         GET /servers/{server_id:int}/replace
         GET /servers/{server_id:int}/delete
         POST /servers/{server_id:int}/delete

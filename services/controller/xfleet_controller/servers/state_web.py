@@ -67,6 +67,7 @@ async def show_revert(
     visit: NamedDependency[Visit], server_id: FromPath[int], version: FromPath[int]
 ) -> Response[bytes]:
     """What going back would do, before it is done."""
+    authorize(visit.actor, "servers.write")
     preview = await history.preview_revert(visit.context, visit.actor, server_id, version)
     return visit.dialog("servers/_revert.html", "Go back", revert=RevertView(server_id=server_id, preview=preview))
 
