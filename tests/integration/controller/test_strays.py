@@ -12,14 +12,14 @@ from harness.controller import ADMIN, REALITY, WEBSOCKET
 from harness.controller_fleet import SmallAgent, World, api_of, beating, running_world, small_agent
 from xfleet_contracts.codec import canonical
 from xfleet_contracts.desired_state import ClientBody, EntityKey, InboundBody, StatePoint, digest_of
-from xfleet_controller.clients.models import ClientInbound, Tombstone
+from xfleet_controller.clients.models import Client, ClientInbound, Tombstone
 from xfleet_controller.context import Context
 from xfleet_controller.errors import Invalid, NotFound
 from xfleet_controller.servers import adopting
 from xfleet_controller.servers.adopting import StrayChoice
 from xfleet_controller.servers.diff import server_diff
-from xfleet_controller.servers.models import ServerRevision
-from xfleet_controller.servers.strays import stray_client_refs, stray_inbound_servers
+from xfleet_controller.servers.models import ServerRevision, StrayEntity
+from xfleet_controller.servers.strays import stray_client_refs, stray_inbound_servers, stray_record
 from xfleet_xraykit.generate import complete_client, complete_inbound
 
 pytestmark = pytest.mark.real_broker
@@ -143,6 +143,48 @@ async def test_nobody_the_database_cut_or_removed_comes_back_as_a_stray(
     assert [each.id for each in strays] == ["7001", "11.12", "8001.7001"]
     done = await adopting.adopt(context, ADMIN, 1, StrayChoice())
     assert (done.count, [each.id for each in await adopting.list_stray_lines(context, ADMIN, 1)]) == (2, ["11.12"])
+
+
+async def test_a_client_that_is_disabled_or_deleted_loses_its_strays_too_and_adopting_does_not_bring_it_back(
+    world: World, api: Any, agent: SmallAgent, context: Context
+) -> None:
+    await eventually(lambda: in_step(world, agent))
+    dora = (await api.post("/api/v1/clients", json={"name": "dora"})).json()
+    async with context.database.read() as session:
+        ref = (await session.get_one(Client, dora["id"])).ref
+    stray = EntityKey(kind="client", id=f"{ref}.7001")
+    body = canonical(complete_client(ClientBody(client=ref, inbound=7001), STRAY))
+    knows_more(agent, revision=300, **{stray.id: body})
+    await beating(agent, lambda: in_step(world, agent), within_s=20)
+    for enabled in (False, True):
+        await api.patch(f"/api/v1/clients/{dora['id']}", params={"wait": 10}, json={"enabled": enabled})
+        assert (stray in agent.bodies) is enabled
+    gone = await api.delete(f"/api/v1/clients/{dora['id']}", params={"wait": 10})
+    assert gone.status_code < 300
+    assert stray not in agent.bodies
+    async with context.database.write() as session:  # as releases before left it
+        sealed = context.vault.seal(stray_record(1, ("client", stray.id)), body)
+        row = {"server_id": 1, "kind": "client", "entity_id": stray.id, "found_at": context.clock.now()}
+        session.add(StrayEntity(**row, body_sealed=sealed))
+    done = await adopting.adopt(context, ADMIN, 1, StrayChoice())
+    assert done.count == 2
+    assert [each["name"] for each in (await api.get("/api/v1/clients")).json()["items"]] == ["recovered-8001"]
+    assert stray not in agent.bodies
+
+
+async def test_discarding_a_client_on_one_inbound_leaves_it_where_it_is_a_stray_still(
+    world: World, agent: SmallAgent, context: Context
+) -> None:
+    await eventually(lambda: in_step(world, agent))
+    other = complete_inbound(InboundBody(ref=7002, port=9002, **WS))
+    agent.bodies[EntityKey(kind="inbound", id="7002")] = canonical(other)
+    carl = complete_client(ClientBody(client=8001, inbound=7002), other)
+    knows_more(agent, revision=300, **{"8001.7002": canonical(carl)})
+    await beating(agent, lambda: in_step(world, agent), within_s=20)
+    await adopting.discard(context, ADMIN, 1, StrayChoice(ids=["8001.7001"]))
+    await eventually(lambda: in_step(world, agent))
+    assert {key.id for key in agent.bodies if key.kind == "client"} == {"8001.7002"}
+    assert (await adopting.adopt(context, ADMIN, 1, StrayChoice())).count == 3
 
 
 async def test_a_stray_whose_port_is_given_away_waits_for_a_decision(

@@ -138,6 +138,17 @@ async def forget_strays(session: AsyncSession, server_id: int, names: Iterable[N
         )
 
 
+async def forget_client(session: AsyncSession, ref: int) -> None:
+    """A deleted client is a stray nowhere."""
+    of_client = StrayEntity.entity_id.startswith(f"{ref}.")
+    await session.execute(delete(StrayEntity).where(StrayEntity.kind == "client", of_client))
+
+
+async def buried_clients(session: AsyncSession, refs: Iterable[int]) -> set[int]:
+    """Those of these clients that were deleted."""
+    return {ref for _, ref in await _buried(session, set(), set(refs))}
+
+
 async def stray_client_refs(session: AsyncSession) -> set[int]:
     """Refs of clients that are only known as strays, on any server."""
     ids = await session.scalars(select(StrayEntity.entity_id).where(StrayEntity.kind == "client"))
@@ -196,8 +207,8 @@ async def _buried(session: AsyncSession, inbounds: set[int], clients: set[int]) 
 
 
 async def _barred_clients(session: AsyncSession, refs: set[int]) -> set[int]:
-    """Those of these clients whom the database knows and does not let in."""
-    barred: set[int] = set()
+    """Those of these clients whom the database knows and does not let in, or has deleted."""
+    barred = await buried_clients(session, refs)
     for part in batches(sorted(refs)):
         query = select(Client.ref).where(
             Client.ref.in_(part), Client.enabled.is_(False) | Client.cut_reason.is_not(None)
