@@ -15,6 +15,7 @@ from xfleet_contracts.desired_state import ClientBody, EntityKey, InboundBody, S
 from xfleet_controller.clients.models import Client, ClientInbound, Tombstone
 from xfleet_controller.context import Context
 from xfleet_controller.errors import Invalid, NotFound
+from xfleet_controller.inbounds.models import Inbound
 from xfleet_controller.servers import adopting
 from xfleet_controller.servers.adopting import StrayChoice
 from xfleet_controller.servers.diff import server_diff
@@ -185,6 +186,26 @@ async def test_discarding_a_client_on_one_inbound_leaves_it_where_it_is_a_stray_
     await eventually(lambda: in_step(world, agent))
     assert {key.id for key in agent.bodies if key.kind == "client"} == {"8001.7002"}
     assert (await adopting.adopt(context, ADMIN, 1, StrayChoice())).count == 3
+
+
+async def test_a_stray_that_was_put_there_by_hand_meanwhile_is_adopted_as_it_is(
+    world: World, api: Any, agent: SmallAgent, context: Context
+) -> None:
+    await eventually(lambda: in_step(world, agent))
+    inbound = (await api.post("/api/v1/inbounds", params={"wait": 10}, json={**REALITY, "server_id": 1})).json()
+    erin = (await api.post("/api/v1/clients", json={"name": "erin"})).json()
+    async with context.database.read() as session:
+        client_ref = (await session.get_one(Client, erin["id"])).ref
+        inbound_ref = (await session.get_one(Inbound, inbound["id"])).ref
+    body = ClientBody(client=client_ref, inbound=inbound_ref, uuid="2b0c1f1e-0000-4000-8000-000000000001")
+    knows_more(agent, revision=300, **{f"{client_ref}.{inbound_ref}": canonical(body)})
+    await beating(agent, lambda: in_step(world, agent), within_s=20)
+    await api.patch(f"/api/v1/clients/{erin['id']}", params={"wait": 10}, json={"inbound_ids": [inbound["id"]]})
+    held = dict(agent.bodies)
+    assert (await adopting.adopt(context, ADMIN, 1, StrayChoice())).count == 3
+    assert await adopting.list_stray_lines(context, ADMIN, 1) == []
+    assert await in_step(world, agent)
+    assert agent.bodies == held
 
 
 async def test_a_stray_whose_port_is_given_away_waits_for_a_decision(

@@ -179,6 +179,8 @@ async def _adopt_clients(
             continue
         row = made.get(ref) or await clients.find_by_ref(session, ref) or await _new_client(session, ref, body, now)
         made[ref] = row
+        if await session.get(ClientInbound, (row.id, inbound.id)) is not None:
+            continue  # put there by hand meanwhile: what the database has is what runs
         credentials = Credentials(uuid=body.uuid, flow=body.flow, password=body.password)
         sealed = context.vault.seal_value(credentials_record(ref, inbound_ref), credentials)
         session.add(ClientInbound(client_id=row.id, inbound_id=inbound.id, credentials_sealed=sealed, created_at=now))
