@@ -188,9 +188,9 @@ class XrayDriver:
         await running.api.close()
         self.processes.forget(running)
         await noted(self._events, self._meter.finish(running.start_id, lost="xray_died"))
-        await noted(self._events, self._write_record(None))
         self._events.tell("xray_crashed", reason=reason, start=running.start_id, output=self.processes.tail())
-        self._fall_back(reason)
+        self._fall_back(reason)  # first, so that the disk never names the program that failed as the one to start
+        await noted(self._events, self._write_record(None))
         await self._decide().on_died()
 
     def _failed(self, reason: str) -> None:
