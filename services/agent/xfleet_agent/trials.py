@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import msgspec
@@ -31,13 +31,20 @@ class Trials:
     """Works under the driver's lock and on its list of those that count beside the serving one."""
 
     def __init__(
-        self, processes: Processes, meter: Meter, events: Events, lock: asyncio.Lock, beside: list[RunningXray]
+        self,
+        processes: Processes,
+        meter: Meter,
+        events: Events,
+        lock: asyncio.Lock,
+        beside: list[RunningXray],
+        drain_later: Callable[[RunningXray, float], None],
     ) -> None:
         self._processes = processes
         self._meter = meter
         self._events = events
         self._lock = lock
         self._beside = beside
+        self._drain_later = drain_later
 
     async def try_out(self, program: Program, state: State, *, trial_s: float) -> RunningXray:
         """Starts an Xray of this program beside the serving one and sees whether it stays up; both take connections.
@@ -66,15 +73,20 @@ class Trials:
             raise XrayDown(f"It runs without {len(missing)} of the inbounds.")
 
     async def give_up(self, new: RunningXray) -> None:
-        """Ends an Xray that was tried out."""
+        """Ends an Xray that was tried out; while the disk takes nothing it goes on without ports, and is drained."""
         async with self._lock:
             if new not in self._beside:
                 return
-            self._beside.remove(new)
             quiet = False
-            with suppress(XrayDown, XrayHung, XrayRefused, sqlite3.Error):
+            try:
                 await close_inbounds(new)
                 quiet = await self._meter.read_until_quiet(new)
+            except sqlite3.Error:
+                self._drain_later(new, 0)
+                return
+            except (XrayDown, XrayHung, XrayRefused):
+                pass
+            self._beside.remove(new)
             await self._processes.end(new)
             await noted(self._events, self._meter.finish(new.start_id, lost="" if quiet else "xray_died"))
 

@@ -92,7 +92,7 @@ class XrayDriver:
         self._backoff = Backoff(first_s=0.2, most_s=30.0)
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
-        self.trials = Trials(processes, meter, events, self._lock, self.draining)
+        self.trials = Trials(processes, meter, events, self._lock, self.draining, self._drain_later)
         self._drains: asyncio.TaskGroup | None = None
         self._before: tuple[Program, float] | None = None
         """The program before the present one, and until when it is fallen back to."""
@@ -188,9 +188,9 @@ class XrayDriver:
         await running.api.close()
         self.processes.forget(running)
         await noted(self._events, self._meter.finish(running.start_id, lost="xray_died"))
-        await noted(self._events, self._write_record(None))
         self._events.tell("xray_crashed", reason=reason, start=running.start_id, output=self.processes.tail())
-        self._fall_back(reason)
+        self._fall_back(reason)  # first, so that the disk never names the program that failed as the one to start
+        await noted(self._events, self._write_record(None))
         await self._decide().on_died()
 
     def _failed(self, reason: str) -> None:
@@ -251,8 +251,11 @@ class XrayDriver:
             await close_inbounds(old)
         except (XrayDown, XrayHung, XrayRefused) as error:
             _log.warning("the replaced xray could not be told to take nothing more", error=str(error))
+        self._drain_later(old, drain_s)
+
+    def _drain_later(self, running: RunningXray, drain_s: float) -> None:
         if self._drains is not None:
-            self._drains.create_task(self._drain(old, drain_s))
+            self._drains.create_task(self._drain(running, drain_s))
 
     # Another program
 
@@ -398,9 +401,8 @@ class XrayDriver:
                 await asyncio.sleep(min(DRAIN_POLL_S, drain_s))
                 if await self._is_done(running):
                     break
-            if not await self._meter.read_until_quiet(running, timeout_s=0):
-                lost = "xray_died"
-        except (XrayDown, XrayHung, sqlite3.Error):
+            lost = await self._read_to_the_end(running)
+        except (XrayDown, XrayHung):
             lost = "xray_died"
         if running not in self.draining:
             return
@@ -408,6 +410,19 @@ class XrayDriver:
         await self.processes.end(running)
         await noted(self._events, self._meter.finish(running.start_id, lost=lost))
         self._events.tell("xray_drained", start=running.start_id)
+
+    async def _read_to_the_end(self, running: RunningXray) -> str:
+        """Why bytes are lost, or nothing; waits while the disk takes nothing: only the process knows what it moved.
+
+        Raises `XrayDown` or `XrayHung`.
+        """
+        while running in self.draining:
+            try:
+                return "" if await self._meter.read_until_quiet(running, timeout_s=0) else "xray_died"
+            except sqlite3.Error as error:
+                _log.warning("a replaced xray waits until its last bytes can be written down", error=str(error))
+                await asyncio.sleep(DRAIN_POLL_S)
+        return ""
 
     async def _is_done(self, running: RunningXray) -> bool:
         """Whether nothing moves on a replaced Xray any more, and its last reading is on disk."""

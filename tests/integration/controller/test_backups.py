@@ -1,6 +1,7 @@
 """Backups of both databases: whole, put back whole, and clear words where that cannot be."""
 
 import asyncio
+import errno
 import io
 import os
 import tarfile
@@ -187,6 +188,35 @@ async def test_a_used_or_another_database_is_refused(database: Database, fleet: 
     settings = ControllerSettings(data_dir=tmp_path / "other", database_url=other)
     with pytest.raises(Unusable, match=says):
         await restore(settings, file, PASSPHRASE, SystemClock(), force=False)
+
+
+@pytest.mark.parametrize("step", ["_prove", "_swap"])
+async def test_a_restore_that_fails_late_leaves_the_database_as_empty_as_it_was(
+    fleet: Context, elsewhere: ControllerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = await backup(fleet, tmp_path / "a.xfb")
+    with monkeypatch.context() as patched:
+        patched.setattr(f"xfleet_controller.backups.restore.{step}", fails)
+        with pytest.raises(OSError, match="No space"):
+            await restore(elsewhere, file, PASSPHRASE, SystemClock(), force=False)
+    assert (await restore(elsewhere, file, PASSPHRASE, SystemClock(), force=False)).kept_aside is None
+
+
+async def test_a_sqlite_database_is_not_restored_beside_the_one_that_is_named(tmp_path: Path) -> None:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'data' / 'xfleet.db'}")
+    await database.migrate()
+    file = await backup(await make_fleet(database, tmp_path / "data"), tmp_path / "a.xfb")
+    await database.close()
+    new = tmp_path / "new"
+    other = ControllerSettings(data_dir=new, database_url=f"sqlite+aiosqlite:///{tmp_path / 'other.db'}")
+    with pytest.raises(Unusable, match="names another file"):
+        await restore(other, file, PASSPHRASE, SystemClock(), force=False)
+    same = ControllerSettings(data_dir=new, database_url=f"sqlite+aiosqlite:///{new / 'xfleet.db'}")
+    await restore(same, file, PASSPHRASE, SystemClock(), force=False)
+    assert not (tmp_path / "other.db").exists()
 
 
 async def test_force_puts_what_was_there_aside(tmp_path: Path) -> None:

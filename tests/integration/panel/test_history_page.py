@@ -3,12 +3,15 @@
 import html
 import re
 
+import pytest
+
 from harness.panel import PanelWorld
 from harness.visitor import Visitor
 from xfleet_contracts.codec import canonical
 from xfleet_contracts.desired_state import ClientBody, InboundBody
 from xfleet_controller.auth.rights import SYSTEM
 from xfleet_controller.inbounds.service import list_inbounds
+from xfleet_controller.servers import state_web
 from xfleet_controller.servers.models import StrayEntity
 from xfleet_controller.servers.strays import stray_record
 from xfleet_xraykit.generate import complete_client, complete_inbound
@@ -39,7 +42,9 @@ def test_the_way_back_is_shown_in_words_and_taken_from_the_page(panel: PanelWorl
     assert admin.get("/servers/1/history/4711").status_code == 404
 
 
-def test_strays_are_shown_until_somebody_decides(panel: PanelWorld, admin: Visitor) -> None:
+def test_strays_are_shown_until_somebody_decides(
+    panel: PanelWorld, admin: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ws = {"network": "ws", "security": "none", "wsSettings": {"path": "/ws"}}
     inbound = complete_inbound(InboundBody(ref=91, port=25999, protocol="vless", settings={}, stream_settings=ws))
     client = complete_client(ClientBody(client=92, inbound=91), inbound)
@@ -56,6 +61,10 @@ def test_strays_are_shown_until_somebody_decides(panel: PanelWorld, admin: Visit
     assert "Only this server knows" in page
     assert "recovered vless 25999" in page
     assert client.uuid not in page
+    monkeypatch.setattr(state_web, "STRAYS_SHOWN_COUNT", 1)
+    page = html.unescape(admin.get("/servers/1/history").text)
+    assert "and 1 more" in page
+    assert "92.91" not in page
     answer = admin.post("/servers/1/strays", {"ids": ["91", "92.91"], "decision": "adopt"})
     assert answer.status_code == 303
     assert "recovered-92" in admin.get("/clients").text

@@ -66,8 +66,13 @@ async def restore(
         _check(settings, description, stage)
         if description.database == "postgresql":
             await asyncio.to_thread(snapshot.load_postgresql, settings.database, stage / DATABASE, description.revision)
-        await _prove(_staged(settings, description, stage), description, clock)
-        aside = _swap(data_dir, stage, description, clock.now())
+        try:
+            await _prove(_staged(settings, description, stage), description, clock)
+            aside = _swap(data_dir, stage, description, clock.now())
+        except BaseException:
+            if description.database == "postgresql":
+                snapshot.empty_postgresql(settings.database)
+            raise
     return Restored(description=description, data_dir=data_dir, kept_aside=aside)
 
 
@@ -159,6 +164,11 @@ def _check(settings: ControllerSettings, description: Description, stage: Path) 
     if kind != description.database:
         hint = "Give --database-url postgresql+psycopg://…" if kind == "sqlite" else "Leave out --database-url"
         raise Unusable(f"This backup is of a {description.database} database, and this is {kind}. {hint}.")
+    place = settings.data_dir / snapshot.SQLITE_FILE
+    if kind == "sqlite" and snapshot.sqlite_path(settings.database).resolve() != place.resolve():
+        raise Unusable(
+            f"A SQLite database is restored to {place}, and --database-url names another file. Leave it out."
+        )
     if not runner.is_known(description.revision):
         raise Unusable(
             f"The backup was made by a newer release ({description.version}). Install that release to restore it."

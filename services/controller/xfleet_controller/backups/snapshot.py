@@ -107,6 +107,13 @@ def load_postgresql(url: str, directory: Path, revision: str) -> None:
             _continue_numbers(connection, table)
 
 
+def empty_postgresql(url: str) -> None:
+    """Drops all tables of a database that was empty before it was filled."""
+    with _engine(url) as engine, engine.begin() as connection:
+        for name in inspect(connection).get_table_names():
+            connection.execute(text(f"DROP TABLE {_quoted(connection, name)} CASCADE"))
+
+
 @contextmanager
 def _engine(url: str) -> Iterator[Engine]:
     parts = make_url(url)

@@ -24,6 +24,7 @@ from xfleet_controller.outbox import note_event
 from xfleet_controller.servers import state
 from xfleet_controller.servers.compile import Credentials, Scope, credentials_record, inbound_body
 from xfleet_controller.servers.state import Change
+from xfleet_controller.servers.strays import forget_client
 from xfleet_controller.subscriptions.links import Link, links_of
 from xfleet_controller.texts import NEWLINES, has_controls
 from xfleet_xraykit.generate import complete_client
@@ -214,6 +215,7 @@ async def delete_client(context: Context, actor: Actor, client_id: int) -> list[
             session.add(tombstone)
             note(session, actor, "delete_client", "client", str(row.id), change.now, name=row.name)
             await session.delete(row)
+            await forget_client(session, row.ref)
         tombstone.retiring = bool(change.task_ids)
     return change.task_ids
 

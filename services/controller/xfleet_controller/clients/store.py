@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_controller.clients.models import Client, ClientInbound
 from xfleet_controller.inbounds.models import Inbound
-from xfleet_controller.servers.models import Server
+from xfleet_controller.servers.models import Server, StrayEntity
 from xfleet_controller.sql import batches
 from xfleet_controller.traffic.models import ClientTotal
 
@@ -127,13 +127,19 @@ async def inbound_ids_of(session: AsyncSession, client_ids: Sequence[int]) -> di
 
 
 async def server_ids_of(session: AsyncSession, client_id: int) -> set[int]:
-    """The servers a client is on."""
+    """The servers a client is on, also as a stray."""
     rows = await session.scalars(
         select(Inbound.server_id)
         .join(ClientInbound, ClientInbound.inbound_id == Inbound.id)
         .where(ClientInbound.client_id == client_id)
     )
-    return set(rows)
+    servers = set(rows)
+    ref = await session.scalar(select(Client.ref).where(Client.id == client_id))
+    if ref is not None:
+        of_client = StrayEntity.entity_id.startswith(f"{ref}.")
+        query = select(StrayEntity.server_id).where(StrayEntity.kind == "client", of_client)
+        servers.update(await session.scalars(query))
+    return servers
 
 
 async def places_of(session: AsyncSession, client_ids: Sequence[int]) -> Sequence[Place]:

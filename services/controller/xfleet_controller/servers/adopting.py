@@ -22,7 +22,7 @@ from xfleet_controller.servers import state, store
 from xfleet_controller.servers.compile import Credentials, Scope, credentials_record, inbound_body
 from xfleet_controller.servers.index import Name
 from xfleet_controller.servers.naming import load_names
-from xfleet_controller.servers.strays import Strays, forget_strays, load_strays
+from xfleet_controller.servers.strays import Strays, buried_clients, forget_strays, load_strays, stray_client_refs
 from xfleet_xraykit.lint import find_port_clash, lint_inbound
 
 ADOPT, DISCARD = "adopt_strays", "discard_strays"
@@ -106,7 +106,8 @@ async def discard(context: Context, actor: Actor, server_id: int, choice: StrayC
             await forget_strays(session, server_id, strays.names)
             for ref, body in strays.inbounds.items():
                 await _bury(session, "inbound", ref, _remark(body), server_id, change.now)
-            for client, _ in strays.clients:
+            elsewhere = await stray_client_refs(session)
+            for client in {client for client, _ in strays.clients} - elsewhere:
                 if await clients.find_by_ref(session, client) is None:
                     await _bury(session, "client", client, f"{RECOVERED}-{client}", None, change.now)
             await session.flush()
@@ -167,16 +168,19 @@ async def _adopt_inbounds(
 async def _adopt_clients(
     session: AsyncSession, context: Context, strays: Strays, rows: dict[int, Inbound], now: datetime
 ) -> set[Name]:
-    """The entities that stay strays, because their inbound is not there."""
+    """The entities that stay strays, because their inbound is not there or the client was deleted."""
     left: set[Name] = set()
     made: dict[int, Client] = {}
+    deleted = await buried_clients(session, {ref for ref, _ in strays.clients})
     for (ref, inbound_ref), body in sorted(strays.clients.items()):
         inbound = rows.get(inbound_ref)
-        if inbound is None:
+        if inbound is None or ref in deleted:
             left.add(("client", f"{ref}.{inbound_ref}"))
             continue
         row = made.get(ref) or await clients.find_by_ref(session, ref) or await _new_client(session, ref, body, now)
         made[ref] = row
+        if await session.get(ClientInbound, (row.id, inbound.id)) is not None:
+            continue  # put there by hand meanwhile: what the database has is what runs
         credentials = Credentials(uuid=body.uuid, flow=body.flow, password=body.password)
         sealed = context.vault.seal_value(credentials_record(ref, inbound_ref), credentials)
         session.add(ClientInbound(client_id=row.id, inbound_id=inbound.id, credentials_sealed=sealed, created_at=now))

@@ -14,7 +14,7 @@ from xfleet_controller.servers import state
 from xfleet_controller.servers.compile import Scope
 from xfleet_controller.servers.difference import POINTS_KEPT_COUNT, is_known_point
 from xfleet_controller.servers.models import ServerRevision
-from xfleet_controller.servers.strays import keep_strays
+from xfleet_controller.servers.strays import MAX_STRAYS, MAX_STRAYS_BYTES, keep_strays
 from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
@@ -61,13 +61,18 @@ async def recover(context: Context, commander: Commander, server_id: int, sid: s
 
 
 async def _read(commander: Commander, sid: str) -> tuple[StatePoint, dict[EntityKey, bytes]]:
-    """The agent's state, all pages from the same point."""
+    """The agent's state, all pages from the same point; an agent that tells without end is not heard to its end."""
     for _ in range(MOST_READINGS):
         held: dict[EntityKey, bytes] = {}
+        heard_bytes = 0
         page = await commander.request(sid, STATE_READ, StateRead(), StateHeld)
         point = page.point
         for _ in range(MAX_PAGES):
             held |= {each.key: bytes(each.body) for each in page.entities}
+            heard_bytes += sum(len(each.body) + len(each.key.id) for each in page.entities)
+            if len(held) >= MAX_STRAYS or heard_bytes >= MAX_STRAYS_BYTES:
+                _log.warning("an agent claims more than any server has", sid=sid, told=page.total_count)
+                return point, held
             if len(held) >= page.total_count or not page.entities:
                 return point, held
             page = await commander.request(sid, STATE_READ, StateRead(offset=len(held)), StateHeld)

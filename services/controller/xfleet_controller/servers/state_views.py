@@ -9,6 +9,7 @@ from xfleet_controller.servers.history import RevertPreview, VersionLine
 from xfleet_controller.servers.wording import ConfigChange
 
 CHANGES_SHOWN_COUNT = 6
+STRAYS_SHOWN_COUNT = 200
 
 
 class HistoryPageView(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +19,8 @@ class HistoryPageView(msgspec.Struct, frozen=True, kw_only=True):
     server_name: str
     diff: ServerDiff
     strays: tuple[StrayLine, ...]
+    """The first of them."""
+    more_strays_count: int
     versions: tuple[VersionLine, ...]
     paging: PagingView
     shown_count: int = CHANGES_SHOWN_COUNT

@@ -17,7 +17,7 @@ from xfleet_controller.servers.adopting import StrayChoice
 from xfleet_controller.servers.diff import server_diff
 from xfleet_controller.servers.history import RevertOrder, VersionLine
 from xfleet_controller.servers.service import get_server
-from xfleet_controller.servers.state_views import CompareView, HistoryPageView, RevertView
+from xfleet_controller.servers.state_views import STRAYS_SHOWN_COUNT, CompareView, HistoryPageView, RevertView
 
 CHANGED = "history-changed"
 PAGE_SIZE = 25
@@ -32,11 +32,13 @@ async def show_history(
     context, actor = visit.context, visit.actor
     view = await get_server(context, actor, server_id)
     versions, total = await history.list_versions(context, actor, server_id, page=page, page_size=PAGE_SIZE)
+    strays = await adopting.list_stray_lines(context, actor, server_id)
     shown = HistoryPageView(
         server_id=server_id,
         server_name=view.server.name,
         diff=await server_diff(context, actor, server_id),
-        strays=tuple(await adopting.list_stray_lines(context, actor, server_id)),
+        strays=tuple(strays[:STRAYS_SHOWN_COUNT]),
+        more_strays_count=max(0, len(strays) - STRAYS_SHOWN_COUNT),
         versions=tuple(versions),
         paging=PagingView(page=page, page_size=PAGE_SIZE, total=total),
     )

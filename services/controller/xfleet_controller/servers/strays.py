@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_contracts.desired_state import BODY_OF, ClientBody, EntityKey, InboundBody
@@ -24,6 +24,8 @@ from xfleet_controller.vault import Vault
 
 MAX_STRAYS = 20_000
 """More than any server has; an agent that claims more is broken or lies."""
+MAX_STRAYS_BYTES = 32 * 1024 * 1024
+"""All bodies of a server's strays together."""
 MAX_BODY_BYTES = 100_000
 MAX_LISTEN = 200
 MAX_MOMENT_MS = 253_402_300_800_000
@@ -63,9 +65,12 @@ async def keep_strays(
     clients = {int(key.partition(".")[0]) for kind, key in found if kind == "client"}
     foreign = await _taken_inbounds(session, inbounds)
     buried = {ref for kind, ref in await _buried(session, inbounds, clients) if kind == "client"}
-    names: list[Name] = [
-        name for name in sorted(found, reverse=True) if not _is_out(name, foreign=foreign, buried=buried)
-    ][:MAX_STRAYS]
+    sizes = {
+        name: len(found[name])
+        for name in sorted(found, reverse=True)
+        if not _is_out(name, foreign=foreign, buried=buried)
+    }
+    names = await _within_bounds(session, server_id, sizes)
     for part in batches(names):
         values = [
             {
@@ -84,6 +89,25 @@ async def keep_strays(
             ),
             values,
         )
+    return names
+
+
+async def _within_bounds(session: AsyncSession, server_id: int, sizes: Mapping[Name, int]) -> list[Name]:
+    """As many of these as fit beside the strays that the server has already."""
+    rows = await session.execute(
+        select(StrayEntity.kind, StrayEntity.entity_id, func.length(StrayEntity.body_sealed)).where(
+            StrayEntity.server_id == server_id
+        )
+    )
+    stored: dict[Name, int] = {(kind, entity_id): size for kind, entity_id, size in rows}
+    room_count, room_bytes = MAX_STRAYS - len(stored), MAX_STRAYS_BYTES - sum(stored.values())
+    names: list[Name] = []
+    for name, size in sizes.items():
+        room_count -= name not in stored
+        room_bytes -= size - stored.get(name, 0)
+        if room_count < 0 or room_bytes < 0:
+            break
+        names.append(name)
     return names
 
 
@@ -136,6 +160,17 @@ async def forget_strays(session: AsyncSession, server_id: int, names: Iterable[N
                 StrayEntity.server_id == server_id, StrayEntity.kind == kind, StrayEntity.entity_id == entity_id
             )
         )
+
+
+async def forget_client(session: AsyncSession, ref: int) -> None:
+    """A deleted client is a stray nowhere."""
+    of_client = StrayEntity.entity_id.startswith(f"{ref}.")
+    await session.execute(delete(StrayEntity).where(StrayEntity.kind == "client", of_client))
+
+
+async def buried_clients(session: AsyncSession, refs: Iterable[int]) -> set[int]:
+    """Those of these clients that were deleted."""
+    return {ref for _, ref in await _buried(session, set(), set(refs))}
 
 
 async def stray_client_refs(session: AsyncSession) -> set[int]:
@@ -196,8 +231,8 @@ async def _buried(session: AsyncSession, inbounds: set[int], clients: set[int]) 
 
 
 async def _barred_clients(session: AsyncSession, refs: set[int]) -> set[int]:
-    """Those of these clients whom the database knows and does not let in."""
-    barred: set[int] = set()
+    """Those of these clients whom the database knows and does not let in, or has deleted."""
+    barred = await buried_clients(session, refs)
     for part in batches(sorted(refs)):
         query = select(Client.ref).where(
             Client.ref.in_(part), Client.enabled.is_(False) | Client.cut_reason.is_not(None)
