@@ -55,9 +55,7 @@ async def ends(port: int, said: bytes) -> bytes:
         writer.close()
 
 
-@pytest.mark.parametrize(
-    "said", [b"", ASKED[:20], POSTED], ids=len
-)
+@pytest.mark.parametrize("said", [b"", ASKED[:20], POSTED], ids=len)
 async def test_whoever_does_not_finish_asking_is_cut(said: bytes) -> None:
     async with serving(per_network=1, patience_s=0.2) as port:
         assert await ends(port, said) == b""
