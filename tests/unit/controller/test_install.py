@@ -219,3 +219,14 @@ def test_root_follows_no_link_that_the_agents_account_planted(library: Library) 
         (prefix / "releases").symlink_to(victim)
         assert "is a link" in run().stderr
         assert victim.stat().st_uid == 0
+
+
+def test_the_script_that_was_checked_is_kept_for_uninstalling(library: Library, tmp_path: Path) -> None:
+    assert library.script is not None
+    path, kept = tmp_path / "agent.sh", tmp_path / "sbin" / "setup"
+    text = library.script.content.decode().replace("SETUP=/usr/local/sbin/xfleet-agent-setup", f"SETUP={kept}")
+    path.write_text(text.removesuffix('main "$@"\n') + "keep_setup\n")
+    for _ in range(2):
+        subprocess.run(["sh", str(path)], check=True)
+        assert kept.read_text() == path.read_text()
+        assert (kept.stat().st_mode & 0o777, list(kept.parent.iterdir())) == (0o755, [kept])

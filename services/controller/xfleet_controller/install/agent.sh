@@ -9,6 +9,7 @@ VERSION='@VERSION@'
 WHEEL='@WHEEL@'
 UNIT=xfleet-agent
 ACCOUNT=xfleet-agent
+SETUP=/usr/local/sbin/xfleet-agent-setup
 LOWEST_MINOR=11
 HIGHEST_MINOR=14
 
@@ -383,6 +384,16 @@ stop_agent() {
   done
 }
 
+# This script as it was checked, for whoever uninstalls: fetched again, nobody would have checked it.
+keep_setup() {
+  case "$0" in "$SETUP") return 0 ;; */agent.sh) [ -f "$0" ] || return 0 ;; *) return 0 ;; esac
+  mkdir -p "${SETUP%/*}"
+  kept=$(mktemp "$SETUP.XXXXXXXXXX") || fail "Cannot write $SETUP."
+  cat "$0" >"$kept"
+  chmod 0755 "$kept"
+  mv -T -f "$kept" "$SETUP"
+}
+
 start_service() {
   unit_file >"/etc/systemd/system/$UNIT.service"
   systemctl daemon-reload
@@ -418,7 +429,10 @@ uninstall() {
   if [ "$purge" = yes ]; then
     [ ! -d "$state" ] || [ -e "$state/state.db" ] || [ -e "$state/identity.json" ] || fail "$state is not an agent's state."
     rm -rf "$state"
-    if [ "$service" = yes ]; then userdel "$ACCOUNT" 2>/dev/null || true; fi
+    if [ "$service" = yes ]; then
+      userdel "$ACCOUNT" 2>/dev/null || true
+      rm -f "$SETUP"
+    fi
     say "Removed, with its state. Delete or replace the server in the panel."
   else
     say "Removed. Its state is still in $state; --purge removes that too."
@@ -456,6 +470,7 @@ main() {
   switch
   enroll
   if [ "$service" = yes ]; then
+    keep_setup
     start_service
   else
     say "Ready. Start it with: $prefix/launch --state-dir $state"
