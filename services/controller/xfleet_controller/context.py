@@ -17,7 +17,7 @@ from xfleet_controller.install.side_door import SideDoor
 from xfleet_controller.orders.limits import OrderLimits
 from xfleet_controller.panel.pulse import Pulse
 from xfleet_controller.servers.index import StateIndexes
-from xfleet_controller.servers.presence import Presence
+from xfleet_controller.servers.presence import Bucket, Presence
 from xfleet_controller.tasks.bell import TaskBell
 from xfleet_controller.vault import Vault
 from xfleet_runtime.clock import Clock
@@ -56,6 +56,8 @@ class Context:
         self.library = Library(settings.data_dir / "install")
         """What machines that join fetch."""
         self.install_gate = Gate()
+        self.dials: dict[str, Bucket] = {}
+        """How many addresses each admin may still have dialled, by name."""
         self.backups = BackupState()
         self.side_door = SideDoor()
         self.registry = CollectorRegistry()

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import re
+import resource
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,6 +17,7 @@ from xfleet_controller.config import ControllerSettings
 from xfleet_controller.edge import MAX_PORT
 from xfleet_controller.install.side_door import is_needed
 from xfleet_controller.pages import panel_pages
+from xfleet_controller.patience import patient
 from xfleet_controller.proxies import behind, is_loopback, networks_of
 from xfleet_controller.web_app import create_side_door, create_web_app
 from xfleet_runtime.errors import Unusable
@@ -25,6 +27,7 @@ from xfleet_runtime.supervise import supervise
 
 _log = get_logger(__name__)
 GRACE_S = 5
+PER_NETWORK = 256
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 
 
@@ -33,6 +36,7 @@ async def serve(settings: ControllerSettings) -> None:
     check_listen(settings)
     check_urls(settings)
     writable_directory(settings.data_dir)
+    _raise_file_limit()
     with _single_process(settings), bind(settings.listen, settings.port) as listener:
         async with (
             open_controller(settings) as controller,
@@ -100,6 +104,8 @@ async def web_server(controller: Controller, listener: socket.socket) -> AsyncIt
     config = uvicorn.Config(
         app,
         loop="none",
+        http=patient(per_network=PER_NETWORK, trusted=networks_of(settings.behind_proxy)),
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -181,6 +187,13 @@ def bind(host: str, port: int) -> socket.socket:
         raise Unusable(f"Cannot listen on {host} port {port}: {reason}. Free it or give another --port.") from error
     listener.setblocking(False)
     return listener
+
+
+def _raise_file_limit() -> None:
+    """As many open connections as the system lets us have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextmanager

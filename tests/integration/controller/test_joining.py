@@ -115,6 +115,19 @@ async def test_an_address_where_nobody_listens_is_said_to_be_unreachable(
     assert "firewall" in dial["reason"]
 
 
+async def test_addresses_of_ones_own_take_the_right_to_set_them_and_a_few_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, reader = world.controller.context, Actor(name="reader", role="read-only", admin_id=2)
+    assert not (await service.reachability(context, reader)).reachable
+    with pytest.raises(Forbidden):
+        await service.reachability(context, reader, ["tls://10.0.0.1:22"])
+    monkeypatch.setattr(service, "DIAL_BURST_COUNT", 3)
+    operator = Actor(name="many", role="operator", admin_id=3)
+    with pytest.raises(service.TooManyDials):
+        await service.reachability(context, operator, [f"tls://10.0.0.1:{port}" for port in (22, 80, 443, 5432)])
+
+
 async def test_an_offline_root_is_said_and_nothing_changes(world: World) -> None:
     context, root = world.controller.context, world.settings.root_file
     aside = root.with_suffix(".safe")

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
@@ -180,3 +181,52 @@ def test_what_cannot_work_is_one_clear_line(
     assert done.returncode == 1
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become the agent's account")
+def test_root_follows_no_link_that_the_agents_account_planted(library: Library) -> None:
+    assert library.script is not None
+    with tempfile.TemporaryDirectory() as made:
+        place = Path(made)
+        place.chmod(0o755)
+        victim, file = place / "etc", place / "secret"
+        victim.mkdir()
+        file.write_text("root's")
+        file.chmod(0o600)
+        prefix, state = place / "opt", place / "state"
+        text = library.script.content.decode().replace("ACCOUNT=xfleet-agent", "ACCOUNT=daemon")
+        words = f"--prefix {prefix} --state-dir {state}"
+        text = text.removesuffix('main "$@"\n') + f"parse {words}\nmake_places\n"
+
+        def run(more: str = "") -> subprocess.CompletedProcess[str]:
+            return subprocess.run(["sh", "-c", text + more], capture_output=True, text=True, check=False)
+
+        assert run().returncode == 0
+        daemon = prefix.stat().st_uid
+        assert (daemon, (prefix / "releases").stat().st_uid, state.stat().st_uid) == (daemon,) * 3 != (0, 0, 0)
+        assert (prefix.stat().st_mode & 0o777, state.stat().st_mode & 0o777) == (0o755, 0o700)
+        (state / "joined-with").symlink_to(file)
+        (prefix / "link").symlink_to(victim)
+        for more in (
+            'printf x | write "$state/joined-with"\n', 'as_account cat "$state/joined-with"\n',
+            'as_account rm -rf "$prefix/link/"* "$prefix/link/."\n', "point link/current releases/1\n",
+        ):  # fmt: skip
+            done = run(more)
+            assert (done.returncode != 0, done.stdout) == (True, ""), more
+        assert (file.read_text(), file.stat().st_uid, victim.stat().st_uid) == ("root's", 0, 0)
+        assert list(victim.iterdir()) == []
+        (prefix / "releases").rmdir()
+        (prefix / "releases").symlink_to(victim)
+        assert "is a link" in run().stderr
+        assert victim.stat().st_uid == 0
+
+
+def test_the_script_that_was_checked_is_kept_for_uninstalling(library: Library, tmp_path: Path) -> None:
+    assert library.script is not None
+    path, kept = tmp_path / "agent.sh", tmp_path / "sbin" / "setup"
+    text = library.script.content.decode().replace("SETUP=/usr/local/sbin/xfleet-agent-setup", f"SETUP={kept}")
+    path.write_text(text.removesuffix('main "$@"\n') + "keep_setup\n")
+    for _ in range(2):
+        subprocess.run(["sh", str(path)], check=True)
+        assert kept.read_text() == path.read_text()
+        assert (kept.stat().st_mode & 0o777, list(kept.parent.iterdir())) == (0o755, [kept])

@@ -62,6 +62,7 @@ async def renew_over_https(context: Context, body: bytes, signature: str) -> Enr
     if not _is_signed(asked.request.nkey, body, signature) or not 0 < len(asked.nonce) <= MAX_NONCE:
         raise RenewalUnsigned
     now, fleet = context.clock.now(), context.fleet
+    fleet.returns.look_up(context.clock.monotonic_s())
     async with context.database.write() as session:
         server = await servers.find_by_slug(session, asked.sid)
         rows = [] if server is None else await store.list_certificates(session, server.id)

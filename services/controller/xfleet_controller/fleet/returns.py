@@ -4,11 +4,12 @@ from collections import OrderedDict
 from datetime import timedelta
 
 from xfleet_contracts.errors import Refusal
+from xfleet_controller.auth.throttle import network_of
 from xfleet_controller.servers.presence import Bucket
 
 STALE_AFTER = timedelta(minutes=5)
 BURST_COUNT, PER_S = 20, 0.5
-"""Tries per address; an agent that is refused asks once in minutes."""
+"""Tries per network; an agent that is refused asks once in minutes."""
 ALL_BURST_COUNT, ALL_PER_S = 500, 50
 REMEMBERED_COUNT = 20_000
 
@@ -38,12 +39,18 @@ class Returns:
         self._nonces: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def let_in(self, address: str, now_s: float) -> None:
-        """Raises `TooManyReturns`."""
+        """Before anything is known of who asks. Raises `TooManyReturns`."""
+        network = network_of(address)
         fresh = Bucket(filled_at_s=now_s, burst=BURST_COUNT, per_s=PER_S, tokens=BURST_COUNT)
-        bucket = self._buckets[address] = self._buckets.pop(address, fresh)
+        bucket = self._buckets[network] = self._buckets.pop(network, fresh)
         while len(self._buckets) > REMEMBERED_COUNT:
             self._buckets.popitem(last=False)
-        if not bucket.take(now_s) or not self._all.take(now_s):
+        if not bucket.take(now_s):
+            raise TooManyReturns(retry_after_s=60)
+
+    def look_up(self, now_s: float) -> None:
+        """Once it is signed: what all that ask share. Raises `TooManyReturns`."""
+        if not self._all.take(now_s):
             raise TooManyReturns(retry_after_s=60)
 
     def once(self, nkey: str, nonce: str, now_s: float) -> None:

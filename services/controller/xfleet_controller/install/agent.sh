@@ -9,6 +9,7 @@ VERSION='@VERSION@'
 WHEEL='@WHEEL@'
 UNIT=xfleet-agent
 ACCOUNT=xfleet-agent
+SETUP=/usr/local/sbin/xfleet-agent-setup
 LOWEST_MINOR=11
 HIGHEST_MINOR=14
 
@@ -236,14 +237,14 @@ fetch_failed() {
 build_release() {
   sum=${WHEEL%% *}
   release=$prefix/releases/$VERSION
-  if [ -e "$release/.wheel" ] && [ "$(cat "$release/.wheel")" != "$sum" ]; then
+  if [ -e "$release/.wheel" ] && [ "$(as_account cat "$release/.wheel")" != "$sum" ]; then
     release=$release-$(printf %s "$sum" | cut -c 1-8)
   fi
   if [ -e "$release/.wheel" ] && as_account "$release/bin/python" -I -c 'import xfleet_agent.app' 2>/dev/null; then
     say "Release $VERSION is already here"
     return
   fi
-  rm -rf "$release"
+  as_account rm -rf "$release" || fail "Cannot remove the torn $release. Remove it, then paste the line again."
   list=$(wheels_for "$python_version-$machine") || list=''
   if [ -z "$list" ]; then
     say "The panel has no wheels for Python $python_version on $machine: asking the package index"
@@ -262,88 +263,98 @@ $list"
     pinned >"$work/pinned.txt"
     pip install --require-hashes --only-binary :all: -r "$work/pinned.txt" -r "$work/requirements.txt"
   fi
-  "$release/bin/python" -I -c 'import xfleet_agent.app' 2>"$work/said" ||
+  as_account "$release/bin/python" -I -c 'import xfleet_agent.app' 2>"$work/said" ||
     fail "The agent does not start on this machine: $(tail -n 1 "$work/said")"
-  printf '%s\n' "${WHEEL%% *}" >"$release/.wheel"
+  printf '%s\n' "${WHEEL%% *}" | write "$release/.wheel"
 }
 
 # An environment with a pip to work with: the one that came along, else the distribution's.
 make_environment() {
   pip_wheel=$(find "$work" -name 'pip-*.whl' | head -n 1)
   if [ -n "$pip_wheel" ]; then
-    "$python" -I -m venv --without-pip "$release" 2>"$work/said" || fail "No environment: $(tail -n 1 "$work/said")"
+    as_account "$python" -I -m venv --without-pip "$release" 2>"$work/said" || fail "No environment: $(tail -n 1 "$work/said")"
     printf 'file://%s --hash=sha256:%s\n' "$pip_wheel" "$(sha256sum "$pip_wheel" | cut -d ' ' -f 1)" \
       >>"$work/requirements.txt"
     return
   fi
-  "$python" -I -m venv "$release" >"$work/said" 2>&1 && return
+  as_account "$python" -I -m venv "$release" >"$work/said" 2>&1 && return
   have apt-get && [ "$(id -u)" = 0 ] && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
     --no-install-recommends "python$python_version-venv" </dev/null >/dev/null 2>&1 &&
-    "$python" -I -m venv "$release" >"$work/said" 2>&1 && return
+    as_account "$python" -I -m venv "$release" >"$work/said" 2>&1 && return
   fail "Python's venv does not work here. On Debian or Ubuntu: apt install python3-venv. Then paste the line again."
 }
 
 pip() {
-  PYTHONPATH=$pip_wheel "$release/bin/python" -m pip --quiet --no-input --disable-pip-version-check \
-    --no-cache-dir "$@" </dev/null >"$work/said" 2>&1 ||
+  as_account env "PYTHONPATH=$pip_wheel" "$release/bin/python" -m pip --quiet --no-input \
+    --disable-pip-version-check --no-cache-dir "$@" </dev/null >"$work/said" 2>&1 ||
     fail "The wheels cannot be installed: $(grep -v '^ *$' "$work/said" | tail -n 1 | cut -c 1-300)"
 }
 
-# Runs a program of ours as the agent's account, never as root.
+# Whatever is done in $prefix and $state is done as the agent's account: it owns them, and so does Xray, so a link that
+# was planted there must lead nowhere where the account itself could not go.
 as_account() {
-  if [ "$service" = no ] || [ "$(id -u)" != 0 ]; then
+  if [ "$service" = no ] || [ "$(id -u)" != 0 ] || ! id "$ACCOUNT" >/dev/null 2>&1; then
     "$@"
   elif have runuser; then
-    runuser -u "$ACCOUNT" -- "$@"
+    (cd / && exec runuser -u "$ACCOUNT" -- env "HOME=$state" "$@")
   else
-    setpriv --reuid "$ACCOUNT" --regid "$ACCOUNT" --init-groups "$@"
+    (cd / && exec setpriv --reuid "$ACCOUNT" --regid "$ACCOUNT" --init-groups env "HOME=$state" "$@")
   fi
 }
+
+# Standard input into a file of the account's.
+write() { as_account tee "$1" >/dev/null; }
 
 make_places() {
   if [ "$service" = yes ] && ! id "$ACCOUNT" >/dev/null 2>&1; then
     useradd --system --user-group --home-dir "$state" --no-create-home --shell /usr/sbin/nologin "$ACCOUNT" ||
       fail "The account $ACCOUNT cannot be made."
   fi
-  mkdir -p "$prefix/releases" "$state" || fail "Cannot make $prefix and $state. Run this as root, or give --prefix and --state-dir."
-  chmod 0755 "$prefix"
-  chmod 0700 "$state"
-  if [ "$service" = yes ]; then chown "$ACCOUNT:$ACCOUNT" "$prefix" "$prefix/releases" "$state"; fi
+  advice="Run this as root, or give --prefix and --state-dir."
+  for path in "$prefix" "$state" "$prefix/releases"; do
+    [ ! -L "$path" ] || fail "$path is a link. Remove it, or give the directory itself."
+  done
+  mkdir -p "$prefix" "$state" || fail "Cannot make $prefix and $state. $advice"
+  if [ "$service" = yes ]; then chown -h "$ACCOUNT:$ACCOUNT" "$prefix" "$state"; fi
+  as_account chmod 0755 "$prefix"
+  as_account chmod 0700 "$state"
+  as_account mkdir -p "$prefix/releases" || fail "Cannot make $prefix/releases. $advice"
 }
 
 # Makes the new release the current one, and the launcher the new one's.
 switch() {
-  source=$("$release/bin/python" -I -c 'import xfleet_agent.launch as l; print(l.__file__)')
-  { printf '#!%s -IS\n' "$python"; cat "$source"; } >"$prefix/.launch.new"
-  chmod 0755 "$prefix/.launch.new"
-  mv -f "$prefix/.launch.new" "$prefix/launch"
-  before=$(readlink "$prefix/current" 2>/dev/null || true)
+  # shellcheck disable=SC2016  # the account's shell expands it
+  as_account sh -euc '
+    source=$("$2/bin/python" -I -c "import xfleet_agent.launch as l; print(l.__file__)")
+    rm -f "$1/.launch.new"
+    { printf "#!%s -IS\n" "$3"; cat "$source"; } >"$1/.launch.new"
+    chmod 0755 "$1/.launch.new"
+    mv -f "$1/.launch.new" "$1/launch"' sh "$prefix" "$release" "$python"
+  before=$(as_account readlink "$prefix/current" 2>/dev/null || true)
   target=releases/${release##*/}
   if [ -n "$before" ] && [ "$before" != "$target" ]; then point previous "$before"; fi
   point current "$target"
-  rm -f "$prefix/update.json" "$prefix/failed.json"
-  if [ "$service" = yes ]; then chown -h -R "$ACCOUNT:$ACCOUNT" "$prefix"; fi
+  as_account rm -f "$prefix/update.json" "$prefix/failed.json"
 }
 
 point() {
-  rm -f "$prefix/.$1.new"
-  ln -s "$2" "$prefix/.$1.new"
-  mv -T -f "$prefix/.$1.new" "$prefix/$1"
+  as_account rm -f "$prefix/.$1.new"
+  as_account ln -s "$2" "$prefix/.$1.new"
+  as_account mv -T -f "$prefix/.$1.new" "$prefix/$1"
 }
 
 # Once per token: the same line may be pasted again.
 enroll() {
   [ -n "$token" ] || { [ -f "$state/identity.json" ] || fail "There is no enrollment token."; return 0; }
   sum=$(printf %s "$token" | sha256sum | cut -c 1-64)
-  if [ -f "$state/identity.json" ] && [ "$(cat "$state/joined-with" 2>/dev/null)" = "$sum" ]; then
+  if [ -f "$state/identity.json" ] && [ "$(as_account cat "$state/joined-with" 2>/dev/null)" = "$sum" ]; then
     say "This machine has already enrolled with this token"
     return
   fi
   stop_agent TERM
   printf '%s' "$token" | as_account "$prefix/current/bin/xfleet-agent" enroll --again --state-dir "$state" \
     --token-file - 2>"$work/said" || fail "$(enrollment_said)"
-  printf '%s\n' "$sum" >"$state/joined-with"
-  if [ "$service" = yes ]; then chown "$ACCOUNT:$ACCOUNT" "$state/joined-with"; fi
+  printf '%s\n' "$sum" | write "$state/joined-with"
 }
 
 enrollment_said() {
@@ -355,7 +366,7 @@ enrollment_said() {
 }
 
 launcher_pid() {
-  pid=$(cat "$prefix/launch.lock" 2>/dev/null || true)
+  pid=$(as_account cat "$prefix/launch.lock" 2>/dev/null || true)
   case "$pid" in '' | *[!0-9]*) return 1 ;; esac
   tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -q "$prefix/launch" || return 1
   printf '%s' "$pid"
@@ -364,7 +375,8 @@ launcher_pid() {
 # TERM: Xray goes on serving; INT: Xray ends too, after its last byte was counted.
 stop_agent() {
   running=$(launcher_pid) || return 0
-  kill "-$1" "$running" 2>/dev/null || return 0
+  # shellcheck disable=SC2016  # the account's shell expands it
+  as_account sh -c 'kill "-$1" "$2"' sh "$1" "$running" 2>/dev/null || return 0
   waited=0
   while [ -d "/proc/$running" ] && [ "$waited" -lt 60 ]; do
     sleep 1
@@ -372,11 +384,21 @@ stop_agent() {
   done
 }
 
+# This script as it was checked, for whoever uninstalls: fetched again, nobody would have checked it.
+keep_setup() {
+  case "$0" in "$SETUP") return 0 ;; */agent.sh) [ -f "$0" ] || return 0 ;; *) return 0 ;; esac
+  mkdir -p "${SETUP%/*}"
+  kept=$(mktemp "$SETUP.XXXXXXXXXX") || fail "Cannot write $SETUP."
+  cat "$0" >"$kept"
+  chmod 0755 "$kept"
+  mv -T -f "$kept" "$SETUP"
+}
+
 start_service() {
   unit_file >"/etc/systemd/system/$UNIT.service"
   systemctl daemon-reload
   systemctl enable --quiet "$UNIT"
-  rm -f "$prefix/connected"
+  as_account rm -f "$prefix/connected"
   systemctl restart "$UNIT"
   waited=0
   while [ ! -e "$prefix/connected" ]; do
@@ -407,7 +429,10 @@ uninstall() {
   if [ "$purge" = yes ]; then
     [ ! -d "$state" ] || [ -e "$state/state.db" ] || [ -e "$state/identity.json" ] || fail "$state is not an agent's state."
     rm -rf "$state"
-    if [ "$service" = yes ]; then userdel "$ACCOUNT" 2>/dev/null || true; fi
+    if [ "$service" = yes ]; then
+      userdel "$ACCOUNT" 2>/dev/null || true
+      rm -f "$SETUP"
+    fi
     say "Removed, with its state. Delete or replace the server in the panel."
   else
     say "Removed. Its state is still in $state; --purge removes that too."
@@ -435,7 +460,9 @@ main() {
   [ -n "$from" ] || fail "--from URL is missing. Copy the whole line from the panel again."
   check_machine
   read_token
+  if [ "$service" = yes ]; then export TMPDIR=/tmp; fi
   work=$(mktemp -d) || fail "There is no room for temporary files."
+  chmod 0755 "$work"
   trap 'exit 130' INT TERM HUP
   find_python
   make_places
@@ -443,6 +470,7 @@ main() {
   switch
   enroll
   if [ "$service" = yes ]; then
+    keep_setup
     start_service
   else
     say "Ready. Start it with: $prefix/launch --state-dir $state"

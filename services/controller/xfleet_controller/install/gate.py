@@ -1,8 +1,9 @@
-"""How often one address may fetch: a token bucket each; the addresses seen longest ago are forgotten."""
+"""How often one network may fetch: a token bucket each; the networks seen longest ago are forgotten."""
 
 from collections import OrderedDict
 
 from xfleet_contracts.errors import Refusal
+from xfleet_controller.auth.throttle import network_of
 from xfleet_controller.servers.presence import Bucket
 
 BURST_COUNT = 120
@@ -26,10 +27,11 @@ class Gate:
 
     def pass_through(self, address: str, now_s: float) -> None:
         """Raises `TooManyFetches`."""
-        bucket = self._buckets.pop(address, None)
+        network = network_of(address)
+        bucket = self._buckets.pop(network, None)
         if bucket is None:
             bucket = Bucket(filled_at_s=now_s, burst=BURST_COUNT, per_s=PER_S, tokens=BURST_COUNT)
-        self._buckets[address] = bucket
+        self._buckets[network] = bucket
         while len(self._buckets) > ADDRESSES_KEPT:
             self._buckets.popitem(last=False)
         if not bucket.take(now_s):

@@ -17,6 +17,7 @@ import uvicorn
 from litestar.types import ASGIApp
 
 from xfleet_controller.fleet import store
+from xfleet_controller.patience import patient
 from xfleet_controller.proxies import is_loopback
 from xfleet_runtime.log import get_logger
 
@@ -27,6 +28,7 @@ _log = get_logger(__name__)
 SETTING = "side_door"
 AGAIN_S = 10.0
 AT_ONCE = 200
+PER_NETWORK = 32
 
 
 class SideDoor:
@@ -62,6 +64,7 @@ class SideDoor:
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         config = uvicorn.Config(
             app, loop="none", log_config=None, access_log=False, server_header=False, lifespan="off",
+            http=patient(per_network=PER_NETWORK), ws="none",
             limit_concurrency=AT_ONCE, timeout_graceful_shutdown=1, proxy_headers=False,
         )  # fmt: skip
         server = _Server(config)

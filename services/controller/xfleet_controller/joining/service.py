@@ -25,6 +25,7 @@ from xfleet_controller.joining.addresses import checked_urls, is_local, is_priva
 from xfleet_controller.joining.line import line_of
 from xfleet_controller.outbox import note_event
 from xfleet_controller.servers import store as servers
+from xfleet_controller.servers.presence import Bucket
 from xfleet_controller.servers.service import check_joinable
 from xfleet_runtime.broker import BrokerLink, BrokerOutage
 from xfleet_runtime.files import write_private
@@ -36,6 +37,7 @@ BROKER_URLS = "broker_urls"
 DIAL_TIMEOUT_S = 6.0
 DIAL_EVERY_S = 0.3
 DIAL_LIFETIME = timedelta(minutes=1)
+DIAL_BURST_COUNT, DIALS_PER_S = 30, 0.2
 EVERYWHERE = "0.0.0.0"  # noqa: S104  only when an admin asked for it
 Listens = Literal["everywhere", "loopback", "elsewhere"]
 
@@ -57,6 +59,14 @@ class PanelNotPublic(Refusal):
         "Another machine cannot fetch the script from this address of the panel. Open the panel under its public "
         "address, or start it with --public or --public-url."
     )
+
+
+class TooManyDials(Refusal):
+    """More addresses than anybody tries who looks for his own broker."""
+
+    code = "rate_limited"
+    status = 429
+    message = "Too many tries of addresses. Wait a minute, then try again."
 
 
 class RootOffline(Refusal):
@@ -162,9 +172,12 @@ async def reachability(context: Context, actor: Actor, urls: Sequence[str] = ())
     """Dials the broker under these addresses, else under its public ones, with the fleet's certificates.
 
     It dials from here: a router that does not lead its own public address back inside makes it fail though others get
-    through, which the reason says.
+    through, which the reason says. Addresses of the asker's own take the right to set them, and a few at a time. Raises
+    `TooManyDials`.
     """
-    authorize(actor, "servers.read")
+    authorize(actor, "fleet.enroll" if urls else "servers.read")
+    for _ in urls:
+        _take_dial(context, actor)
     fleet, known = _fleet(context), await broker_addresses(context, actor)
     wanted = checked_urls(urls, default_port=_port_of(known.own_urls)) if urls else known.public_urls
     dials = await asyncio.gather(*(_dial(fleet, url) for url in wanted))
@@ -277,6 +290,13 @@ async def _dial(fleet: Fleet, url: str) -> Dial:
         reason = "It works, but this is an address of a private network: machines elsewhere cannot reach it."
         return Dial(url=url, ok=True, code="private", reason=reason, took_ms=_since_ms(started_s))
     return Dial(url=url, ok=True, took_ms=_since_ms(started_s))
+
+
+def _take_dial(context: Context, actor: Actor) -> None:
+    now_s = context.clock.monotonic_s()
+    fresh = Bucket(filled_at_s=now_s, burst=DIAL_BURST_COUNT, per_s=DIALS_PER_S, tokens=DIAL_BURST_COUNT)
+    if not context.dials.setdefault(actor.name, fresh).take(now_s):
+        raise TooManyDials(retry_after_s=60)
 
 
 def _listens(context: Context, own: tuple[str, ...]) -> Listens:
