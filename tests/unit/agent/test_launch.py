@@ -103,7 +103,7 @@ async def test_it_passes_its_arguments_and_signals_on_and_ends_with_its_agent(pl
         async with launched(place, "--state-dir", "/x y") as launcher:
             await eventually((place.root / "connected").exists)
             launcher.send_signal(how)
-            assert await asyncio.wait_for(launcher.wait(), 10) == 0
+            assert await asyncio.wait_for(launcher.wait(), 30) == 0
         assert place.lines("heard")[-1] == heard
         assert place.lines("started")[-1].endswith("run --state-dir /x y")
 
