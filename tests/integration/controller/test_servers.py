@@ -16,6 +16,7 @@ from xfleet_controller.context import Context
 from xfleet_controller.fleet.models import Certificate, OutboxRow
 from xfleet_controller.servers import jobs, removal, service
 from xfleet_controller.servers.models import Server, StateEntity
+from xfleet_controller.traffic.models import TagTotal
 
 URL = "/api/v1/servers"
 
@@ -239,3 +240,15 @@ async def test_an_away_server_stays_visibly_on_its_way_out_until_it_is_forced(
     told = [each for each in await events(context) if each["type"].startswith("server_")]
     assert [each["type"] for each in told] == ["server_retiring", "server_deleted"]
     assert told[-1]["details"]["forced"] is True
+
+
+async def test_a_new_server_never_gets_the_id_of_a_deleted_one(
+    api: httpx.AsyncClient, context: Context, server: Server
+) -> None:
+    async with context.database.write() as session:
+        session.add(TagTotal(server_id=server.id, direction="inbound", tag="in", up_bytes=10, down_bytes=20))
+    assert (await api.delete(f"{URL}/{server.id}")).json()["state"] == "deleted"
+    second = await add_server(context, "second")
+    assert second.id > server.id
+    assert (await api.delete(f"{URL}/{second.id}")).json()["state"] == "deleted"
+    assert (await add_server(context, "third")).id > second.id

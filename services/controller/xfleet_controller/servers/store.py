@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from xfleet_controller.clients.models import ClientInbound, Tombstone
 from xfleet_controller.inbounds.models import Inbound
 from xfleet_controller.servers.models import Server, ServerRevision
+from xfleet_controller.traffic.models import LedgerCursor, TagTotal
 
 
 class Known(NamedTuple):
@@ -68,6 +69,17 @@ async def is_slug_free(session: AsyncSession, slug: str) -> bool:
     if await find_by_slug(session, slug) is not None:
         return False
     return await session.get(Tombstone, ("server", slug)) is None
+
+
+async def unused_id(session: AsyncSession) -> int:
+    """An id no server had before: SQLite, unlike a sequence, gives that of the newest again once it is deleted."""
+    held = (
+        select(func.max(Server.id)),
+        select(func.max(Tombstone.server_id)).where(Tombstone.kind == "server"),
+        select(func.max(LedgerCursor.server_id)),
+        select(func.max(TagTotal.server_id)),
+    )
+    return 1 + max([await session.scalar(each) or 0 for each in held])
 
 
 async def is_name_taken(session: AsyncSession, name: str, *, but: int | None = None) -> bool:
