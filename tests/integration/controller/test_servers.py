@@ -2,6 +2,7 @@
 
 import base64
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,14 +10,16 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
-from harness.controller import ADMIN, REALITY, add_server, make_beat
+from harness.controller import ADMIN, REALITY, add_server, make_beat, make_context
 from xfleet_controller.audit.models import AuditRow
 from xfleet_controller.clients.models import Tombstone
 from xfleet_controller.context import Context
+from xfleet_controller.db import Database
 from xfleet_controller.fleet.models import Certificate, OutboxRow
 from xfleet_controller.servers import jobs, removal, service
-from xfleet_controller.servers.models import Server, StateEntity
-from xfleet_controller.traffic.models import TagTotal
+from xfleet_controller.servers.models import Server, ServerRevision, StateEntity
+from xfleet_controller.traffic.models import LedgerCursor, TagTotal
+from xfleet_runtime.clock import FakeClock
 
 URL = "/api/v1/servers"
 
@@ -252,3 +255,42 @@ async def test_a_new_server_never_gets_the_id_of_a_deleted_one(
     assert second.id > server.id
     assert (await api.delete(f"{URL}/{second.id}")).json()["state"] == "deleted"
     assert (await add_server(context, "third")).id > second.id
+
+
+async def is_gone_at(context: Context, clock: FakeClock, server: Server, seconds: float, *, counted: bool) -> bool:
+    """Whether the retiring server goes when it beats with an empty spool after so many seconds more."""
+    clock.advance(seconds)
+    async with context.database.write() as session:
+        if counted:
+            (await session.get_one(LedgerCursor, (server.id, "e"))).updated_at = clock.now()
+        row = await session.get_one(ServerRevision, server.id)
+        point = {"wanted_revision": row.desired_revision, "wanted_digest": row.desired_digest}
+    beat = make_beat(clock.now_ms(), applied_revision=row.desired_revision, **point)
+    context.presence.take(server.slug, beat)
+    return await removal.finish_retired(context, await service.refresh_known(context)) == 1
+
+
+async def retire(context: Context, server: Server) -> None:
+    """The server is on its way out and has counted something just now."""
+    await join(context, server)
+    await removal.delete_server(context, ADMIN, server.id)
+    context.presence.now_listening()
+    now = context.clock.now()
+    async with context.database.write() as session:
+        session.add(LedgerCursor(server_id=server.id, epoch="e", created_at=now, updated_at=now))
+
+
+async def test_bytes_that_still_come_hold_up_a_retiring_server_but_not_for_ever(
+    database: Database, tmp_path: Path
+) -> None:
+    clock = FakeClock()
+    context = make_context(database, tmp_path, clock=clock)
+    quiet_s = context.presence.stale_after_s
+    first, second = await add_server(context, "first"), await add_server(context, "second")
+    await retire(context, first)
+    assert not await is_gone_at(context, clock, first, quiet_s + 1, counted=True)
+    assert not await is_gone_at(context, clock, first, quiet_s - 1, counted=False)
+    assert await is_gone_at(context, clock, first, 2, counted=False)
+    await retire(context, second)
+    assert not await is_gone_at(context, clock, second, 590, counted=True)
+    assert await is_gone_at(context, clock, second, 11, counted=True)

@@ -1,12 +1,13 @@
 """Deleting a server: `retiring` until its agent has taken everything down and told its last bytes, or by force.
 
 While it retires, its desired state carries no inbound and no client, and no link names it. It is gone, with its keys
-revoked, once its agent runs that and has kept an empty spool for `Presence.stale_after_s`, so that also what was read
-last is in the ledger. A server that is away stays visibly on its way out until it comes back or somebody forces it.
+revoked, once its agent runs that and neither its spool nor the ledger got a byte for `Presence.stale_after_s`, so that
+also what was read last is in the ledger; streams that never end hold it up for `CEILING` only. A server that is away
+stays visibly on its way out until it comes back or somebody forces it.
 """
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import func, select
@@ -29,10 +30,13 @@ from xfleet_controller.servers.presence import ONLINE, Seen
 from xfleet_controller.servers.store import Known
 from xfleet_controller.tasks.models import ServerTask
 from xfleet_controller.tasks.store import OPEN
+from xfleet_controller.traffic.store import find_last_commit
 from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
 OPERATION = "delete_server"
+CEILING = timedelta(minutes=10)
+"""Bytes that go on coming after the server took everything down keep it no longer than this."""
 RETIRING, DELETED = "retiring", "deleted"
 MAY_KEEP_RUNNING = (
     "Nobody could tell its machine to stop: Xray may keep serving the clients it knows, uncounted, until the machine "
@@ -142,7 +146,7 @@ def _has_told_all(seen: Seen) -> bool:
 
 
 async def _is_empty_since(session: AsyncSession, known: Known, seen: Seen, quiet: timedelta) -> bool:
-    """Whether the server runs its empty state, and was heard long enough after it began to."""
+    """Whether the server runs its empty state, and was heard long enough after it began to and its last bytes came."""
     row = await session.get(ServerRevision, known.id, with_for_update=True)
     if row is None or known.retiring_at is None:
         return False
@@ -155,8 +159,11 @@ async def _is_empty_since(session: AsyncSession, known: Known, seen: Seen, quiet
     if await session.scalar(select(ServerTask.id).where(*ours, ServerTask.status.in_(OPEN)).limit(1)) is not None:
         return False
     done_at = await session.scalar(select(func.max(ServerTask.completed_at)).where(*ours))
-    begun_s = max(known.retiring_at, done_at or known.retiring_at).timestamp()
-    return seen.received_at_ms / 1000 >= begun_s + quiet.total_seconds()
+    begun_at = max(known.retiring_at, done_at or known.retiring_at)
+    heard_at = datetime.fromtimestamp(seen.received_at_ms / 1000, UTC)
+    counted_at = await find_last_commit(session, known.id)
+    is_quiet = counted_at is None or heard_at >= counted_at + quiet
+    return heard_at >= begun_at + quiet and (is_quiet or heard_at >= begun_at + CEILING)
 
 
 async def _losses(session: AsyncSession, server_id: int) -> list[InboundInUse]:

@@ -113,6 +113,11 @@ async def lock_cursors(session: AsyncSession, keys: Iterable[CursorKey], now: da
     return {(server_id, epoch): Cursor(floor, digest) for server_id, epoch, floor, digest in found}
 
 
+async def find_last_commit(session: AsyncSession, server_id: int) -> datetime | None:
+    """When the ledger last committed anything of a server."""
+    return await session.scalar(select(func.max(LedgerCursor.updated_at)).where(LedgerCursor.server_id == server_id))
+
+
 async def find_digests(session: AsyncSession, keys: Collection[BatchKey]) -> dict[BatchKey, str]:
     """Digests of those of these batches that are committed."""
     found: dict[BatchKey, str] = {}
