@@ -16,7 +16,8 @@ from xfleet_controller.clients.models import Tombstone
 from xfleet_controller.context import Context
 from xfleet_controller.db import Database
 from xfleet_controller.fleet.models import Certificate, OutboxRow
-from xfleet_controller.servers import jobs, removal, service
+from xfleet_controller.inbounds.models import Inbound
+from xfleet_controller.servers import adopting, history, jobs, removal, service
 from xfleet_controller.servers.models import Server, ServerRevision, StateEntity
 from xfleet_controller.traffic.models import LedgerCursor, TagTotal
 from xfleet_runtime.clock import FakeClock
@@ -294,3 +295,34 @@ async def test_bytes_that_still_come_hold_up_a_retiring_server_but_not_for_ever(
     await retire(context, second)
     assert not await is_gone_at(context, clock, second, 590, counted=True)
     assert await is_gone_at(context, clock, second, 11, counted=True)
+
+
+async def test_a_retiring_server_gets_nothing_back_and_holds_up_no_other(database: Database, tmp_path: Path) -> None:
+    clock = FakeClock()
+    context = make_context(database, tmp_path, clock=clock)
+    stuck, other = await add_server(context, "stuck"), await add_server(context, "other")
+    await retire(context, stuck)
+    await retire(context, other)
+    version = (await history.list_versions(context, ADMIN, other.id))[0][0].id
+    for change in (
+        history.revert(context, ADMIN, other.id, version, history.RevertOrder()),
+        adopting.adopt(context, ADMIN, other.id, adopting.StrayChoice()),
+        adopting.discard(context, ADMIN, other.id, adopting.StrayChoice()),
+    ):
+        with pytest.raises(service.ServerRetiring):
+            await change
+    now = clock.now()
+    async with context.database.write() as session:
+        for ref, owner in ((77, stuck), (78, other)):
+            session.add(
+                Inbound(
+                    ref=ref, server_id=owner.id, port=443, protocol="vless", config_sealed=b"", created_at=now,
+                    updated_at=now,
+                )
+            )  # fmt: skip
+        session.add(Tombstone(kind="server", key=stuck.slug, name="", server_id=stuck.id, deleted_at=now))
+    assert not await is_gone_at(context, clock, stuck, 1, counted=False)
+    assert not await is_gone_at(context, clock, stuck, context.presence.stale_after_s, counted=False)
+    assert await is_gone_at(context, clock, other, 0, counted=False)
+    async with context.database.read() as session:
+        assert await session.get(Tombstone, ("inbound", "78")) is not None

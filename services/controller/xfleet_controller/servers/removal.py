@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_contracts.errors import Refusal
@@ -128,16 +129,28 @@ async def finish_retired(context: Context, known: Mapping[str, Known]) -> int:
         seen = context.presence.get(sid)
         if seen is None or context.presence.status(sid, each.status) != ONLINE or not _has_told_all(seen):
             continue
-        async with context.database.write() as session:
-            if not await _is_empty_since(session, each, seen, timedelta(seconds=context.presence.stale_after_s)):
-                continue
-            server = await session.get_one(Server, each.id)
-            await _bury(session, server, SYSTEM, context.clock.now(), forced=False)
+        try:
+            is_gone = await _finish(context, each, seen)
+        except SQLAlchemyError:
+            _log.exception("a retiring server cannot be taken away, the others go on", sid=sid)
+            continue
+        if is_gone:
             gone += 1
-        _log.info("server has taken everything down and is gone", sid=sid)
+            _log.info("server has taken everything down and is gone", sid=sid)
     if gone:
         await _tell_everybody(context)
     return gone
+
+
+async def _finish(context: Context, known: Known, seen: Seen) -> bool:
+    """Takes a retiring server away, where it has taken everything down."""
+    async with context.database.write() as session:
+        if not await _is_empty_since(session, known, seen, timedelta(seconds=context.presence.stale_after_s)):
+            return False
+        server, now = await session.get_one(Server, known.id), context.clock.now()
+        await _bury_inbounds(session, known.id, now)
+        await _bury(session, server, SYSTEM, now, forced=False)
+    return True
 
 
 def _has_told_all(seen: Seen) -> bool:
@@ -173,7 +186,9 @@ async def _losses(session: AsyncSession, server_id: int) -> list[InboundInUse]:
 
 async def _bury_inbounds(session: AsyncSession, server_id: int, now: datetime) -> None:
     for row in await session.scalars(select(Inbound).where(Inbound.server_id == server_id).order_by(Inbound.id)):
-        session.add(Tombstone(kind="inbound", key=str(row.ref), name=row.remark, server_id=server_id, deleted_at=now))
+        if await session.get(Tombstone, ("inbound", str(row.ref))) is None:
+            key = str(row.ref)
+            session.add(Tombstone(kind="inbound", key=key, name=row.remark, server_id=server_id, deleted_at=now))
         await session.delete(row)
     await session.flush()
 

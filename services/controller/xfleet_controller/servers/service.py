@@ -226,6 +226,12 @@ async def check_joinable(session: AsyncSession, server: Server, public_address: 
     await _check_unique(session, fields, but=server.id)
 
 
+async def check_staying(session: AsyncSession, server_id: int) -> None:
+    """Returns when nobody is deleting the server; inside `changing` it stays so. Raises `ServerRetiring`."""
+    if await store.is_retiring(session, server_id):
+        raise ServerRetiring
+
+
 async def refresh_known(context: Context) -> dict[str, Known]:
     """Tells presence which servers there are; what the loops need to know of them, by slug."""
     async with context.database.read() as session:

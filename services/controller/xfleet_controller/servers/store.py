@@ -82,6 +82,11 @@ async def unused_id(session: AsyncSession) -> int:
     return 1 + max([await session.scalar(each) or 0 for each in held])
 
 
+async def is_retiring(session: AsyncSession, server_id: int) -> bool:
+    """Whether the server is being deleted, as it is stored now."""
+    return await session.scalar(select(Server.retiring_at).where(Server.id == server_id)) is not None
+
+
 async def is_name_taken(session: AsyncSession, name: str, *, but: int | None = None) -> bool:
     """Whether another server is called that, in any case."""
     query = select(Server.id).where(func.lower(Server.name) == name.lower())
