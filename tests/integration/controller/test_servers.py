@@ -17,7 +17,7 @@ from xfleet_controller.context import Context
 from xfleet_controller.db import Database
 from xfleet_controller.fleet.models import Certificate, OutboxRow
 from xfleet_controller.inbounds.models import Inbound
-from xfleet_controller.servers import adopting, history, jobs, removal, service
+from xfleet_controller.servers import adopting, history, jobs, removal, service, store
 from xfleet_controller.servers.models import Server, ServerRevision, StateEntity
 from xfleet_controller.traffic.models import LedgerCursor, TagTotal
 from xfleet_runtime.clock import FakeClock
@@ -326,3 +326,32 @@ async def test_a_retiring_server_gets_nothing_back_and_holds_up_no_other(databas
     assert await is_gone_at(context, clock, other, 0, counted=False)
     async with context.database.read() as session:
         assert await session.get(Tombstone, ("inbound", "78")) is not None
+
+
+async def test_a_server_deleted_meanwhile_does_not_cost_the_others_their_beats(
+    context: Context, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = await add_server(context, "other")
+    for each in (server, other):
+        context.presence.take(each.slug, make_beat(1, agent_version="7.7.7"))
+    known = await service.refresh_known(context)
+    await removal.delete_server(context, ADMIN, other.id, force=True)
+    context.presence.set_known(set(known))
+    context.presence.take(other.slug, make_beat(2, agent_version="7.7.7"))
+
+    async def as_before(_context: Context) -> dict[str, store.Known]:
+        return known
+
+    async def broken(*_args: object) -> None:
+        raise RuntimeError("the database went away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service, "refresh_known", as_before)
+        patched.setattr(store, "update_presence", broken)
+        with pytest.raises(RuntimeError):
+            await jobs.flush_presence(context)
+        patched.undo()
+        patched.setattr(service, "refresh_known", as_before)
+        await jobs.flush_presence(context)
+    async with context.database.read() as session:
+        assert (await session.get_one(Server, server.id)).agent_version == "7.7.7"

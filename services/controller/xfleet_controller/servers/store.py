@@ -109,6 +109,12 @@ async def list_slugs(session: AsyncSession) -> dict[str, Known]:
     return {row[0]: Known(*row[1:]) for row in await session.execute(select(*columns))}
 
 
+async def lock_points(session: AsyncSession, server_ids: list[int]) -> list[int]:
+    """Locks the revision rows of these servers; the ids of those that are there, in order."""
+    ours = select(ServerRevision.server_id).where(ServerRevision.server_id.in_(server_ids))
+    return list(await session.scalars(ours.order_by(ServerRevision.server_id).with_for_update()))
+
+
 async def update_presence(session: AsyncSession, values: list[dict[str, Any]]) -> None:
     """Writes what beats told, set-based; `values` are rows by primary key `id`."""
     if values:
