@@ -11,13 +11,15 @@ import pytest
 from sqlalchemy import select
 
 from harness.controller import ADMIN, REALITY, add_server, make_beat, make_context
+from xfleet_contracts.desired_state import StatePoint
+from xfleet_contracts.errors import ErrorBody, RemoteRefusal
 from xfleet_controller.audit.models import AuditRow
 from xfleet_controller.clients.models import Tombstone
 from xfleet_controller.context import Context
 from xfleet_controller.db import Database
 from xfleet_controller.fleet.models import Certificate, OutboxRow
 from xfleet_controller.inbounds.models import Inbound
-from xfleet_controller.servers import adopting, history, jobs, removal, service, store
+from xfleet_controller.servers import adopting, history, jobs, outcome, removal, service, store
 from xfleet_controller.servers.models import Server, ServerRevision, StateEntity
 from xfleet_controller.traffic.models import LedgerCursor, TagTotal
 from xfleet_runtime.clock import FakeClock
@@ -355,3 +357,23 @@ async def test_a_server_deleted_meanwhile_does_not_cost_the_others_their_beats(
         await jobs.flush_presence(context)
     async with context.database.read() as session:
         assert (await session.get_one(Server, server.id)).agent_version == "7.7.7"
+
+
+@pytest.mark.parametrize("end", ["forced", "refused"])
+async def test_the_end_of_a_server_or_of_its_tasks_settles_what_was_deleted_on_it(
+    api: httpx.AsyncClient, context: Context, server: Server, end: str
+) -> None:
+    await join(context, server)
+    client = await sell(api, server)
+    await api.delete(f"/api/v1/clients/{client['id']}")
+    async with context.database.read() as session:
+        row = await session.get_one(ServerRevision, server.id)
+        assert (await session.scalars(select(Tombstone.retiring))).all() == [True]
+    if end == "forced":
+        await removal.delete_server(context, ADMIN, server.id, force=True, with_inbounds=True)
+    else:
+        target = StatePoint(revision=row.desired_revision, digest=row.desired_digest)
+        refusal = RemoteRefusal(ErrorBody(code="malformed", message="no"))
+        await outcome.note_refusal(context, server.id, target, refusal, "")
+    async with context.database.read() as session:
+        assert not any(await session.scalars(select(Tombstone.retiring)))

@@ -28,6 +28,7 @@ from xfleet_controller.servers import service, state, store
 from xfleet_controller.servers.compile import Scope
 from xfleet_controller.servers.models import Server, ServerRevision
 from xfleet_controller.servers.presence import ONLINE, Seen
+from xfleet_controller.servers.retiring import settle_retired
 from xfleet_controller.servers.store import Known
 from xfleet_controller.tasks.models import ServerTask
 from xfleet_controller.tasks.store import OPEN
@@ -200,6 +201,7 @@ async def _bury(session: AsyncSession, server: Server, actor: Actor, now: dateti
     details = {"forced": forced} | ({"warning": MAY_KEEP_RUNNING} if forced else {})
     note_event(session, "server_deleted", now, server=server.slug, subject=server.name, details=details)
     await session.delete(server)
+    await settle_retired(session)
 
 
 async def _tell_everybody(context: Context) -> None:
