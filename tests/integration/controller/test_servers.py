@@ -2,6 +2,7 @@
 
 import base64
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,13 +10,19 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
-from harness.controller import ADMIN, REALITY, add_server, make_beat
+from harness.controller import ADMIN, REALITY, add_server, make_beat, make_context
+from xfleet_contracts.desired_state import StatePoint
+from xfleet_contracts.errors import ErrorBody, RemoteRefusal
 from xfleet_controller.audit.models import AuditRow
 from xfleet_controller.clients.models import Tombstone
 from xfleet_controller.context import Context
+from xfleet_controller.db import Database
 from xfleet_controller.fleet.models import Certificate, OutboxRow
-from xfleet_controller.servers import jobs, removal, service
-from xfleet_controller.servers.models import Server, StateEntity
+from xfleet_controller.inbounds.models import Inbound
+from xfleet_controller.servers import adopting, history, jobs, outcome, removal, service, store
+from xfleet_controller.servers.models import Server, ServerRevision, StateEntity
+from xfleet_controller.traffic.models import LedgerCursor, TagTotal
+from xfleet_runtime.clock import FakeClock
 
 URL = "/api/v1/servers"
 
@@ -239,3 +246,134 @@ async def test_an_away_server_stays_visibly_on_its_way_out_until_it_is_forced(
     told = [each for each in await events(context) if each["type"].startswith("server_")]
     assert [each["type"] for each in told] == ["server_retiring", "server_deleted"]
     assert told[-1]["details"]["forced"] is True
+
+
+async def test_a_new_server_never_gets_the_id_of_a_deleted_one(
+    api: httpx.AsyncClient, context: Context, server: Server
+) -> None:
+    async with context.database.write() as session:
+        session.add(TagTotal(server_id=server.id, direction="inbound", tag="in", up_bytes=10, down_bytes=20))
+    assert (await api.delete(f"{URL}/{server.id}")).json()["state"] == "deleted"
+    second = await add_server(context, "second")
+    assert second.id > server.id
+    assert (await api.delete(f"{URL}/{second.id}")).json()["state"] == "deleted"
+    assert (await add_server(context, "third")).id > second.id
+
+
+async def is_gone_at(context: Context, clock: FakeClock, server: Server, seconds: float, *, counted: bool) -> bool:
+    """Whether the retiring server goes when it beats with an empty spool after so many seconds more."""
+    clock.advance(seconds)
+    async with context.database.write() as session:
+        if counted:
+            (await session.get_one(LedgerCursor, (server.id, "e"))).updated_at = clock.now()
+        row = await session.get_one(ServerRevision, server.id)
+        point = {"wanted_revision": row.desired_revision, "wanted_digest": row.desired_digest}
+    beat = make_beat(clock.now_ms(), applied_revision=row.desired_revision, **point)
+    context.presence.take(server.slug, beat)
+    return await removal.finish_retired(context, await service.refresh_known(context)) == 1
+
+
+async def retire(context: Context, server: Server) -> None:
+    """The server is on its way out and has counted something just now."""
+    await join(context, server)
+    await removal.delete_server(context, ADMIN, server.id)
+    context.presence.now_listening()
+    now = context.clock.now()
+    async with context.database.write() as session:
+        session.add(LedgerCursor(server_id=server.id, epoch="e", created_at=now, updated_at=now))
+
+
+async def test_bytes_that_still_come_hold_up_a_retiring_server_but_not_for_ever(
+    database: Database, tmp_path: Path
+) -> None:
+    clock = FakeClock()
+    context = make_context(database, tmp_path, clock=clock)
+    quiet_s = context.presence.stale_after_s
+    first, second = await add_server(context, "first"), await add_server(context, "second")
+    await retire(context, first)
+    assert not await is_gone_at(context, clock, first, quiet_s + 1, counted=True)
+    assert not await is_gone_at(context, clock, first, quiet_s - 1, counted=False)
+    assert await is_gone_at(context, clock, first, 2, counted=False)
+    await retire(context, second)
+    assert not await is_gone_at(context, clock, second, 590, counted=True)
+    assert await is_gone_at(context, clock, second, 11, counted=True)
+
+
+async def test_a_retiring_server_gets_nothing_back_and_holds_up_no_other(database: Database, tmp_path: Path) -> None:
+    clock = FakeClock()
+    context = make_context(database, tmp_path, clock=clock)
+    stuck, other = await add_server(context, "stuck"), await add_server(context, "other")
+    await retire(context, stuck)
+    await retire(context, other)
+    version = (await history.list_versions(context, ADMIN, other.id))[0][0].id
+    for change in (
+        history.revert(context, ADMIN, other.id, version, history.RevertOrder()),
+        adopting.adopt(context, ADMIN, other.id, adopting.StrayChoice()),
+        adopting.discard(context, ADMIN, other.id, adopting.StrayChoice()),
+    ):
+        with pytest.raises(service.ServerRetiring):
+            await change
+    now = clock.now()
+    async with context.database.write() as session:
+        for ref, owner in ((77, stuck), (78, other)):
+            session.add(
+                Inbound(
+                    ref=ref, server_id=owner.id, port=443, protocol="vless", config_sealed=b"", created_at=now,
+                    updated_at=now,
+                )
+            )  # fmt: skip
+        session.add(Tombstone(kind="server", key=stuck.slug, name="", server_id=stuck.id, deleted_at=now))
+    assert not await is_gone_at(context, clock, stuck, 1, counted=False)
+    assert not await is_gone_at(context, clock, stuck, context.presence.stale_after_s, counted=False)
+    assert await is_gone_at(context, clock, other, 0, counted=False)
+    async with context.database.read() as session:
+        assert await session.get(Tombstone, ("inbound", "78")) is not None
+
+
+async def test_a_server_deleted_meanwhile_does_not_cost_the_others_their_beats(
+    context: Context, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = await add_server(context, "other")
+    for each in (server, other):
+        context.presence.take(each.slug, make_beat(1, agent_version="7.7.7"))
+    known = await service.refresh_known(context)
+    await removal.delete_server(context, ADMIN, other.id, force=True)
+    context.presence.set_known(set(known))
+    context.presence.take(other.slug, make_beat(2, agent_version="7.7.7"))
+
+    async def as_before(_context: Context) -> dict[str, store.Known]:
+        return known
+
+    async def broken(*_args: object) -> None:
+        raise RuntimeError("the database went away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service, "refresh_known", as_before)
+        patched.setattr(store, "update_presence", broken)
+        with pytest.raises(RuntimeError):
+            await jobs.flush_presence(context)
+        patched.undo()
+        patched.setattr(service, "refresh_known", as_before)
+        await jobs.flush_presence(context)
+    async with context.database.read() as session:
+        assert (await session.get_one(Server, server.id)).agent_version == "7.7.7"
+
+
+@pytest.mark.parametrize("end", ["forced", "refused"])
+async def test_the_end_of_a_server_or_of_its_tasks_settles_what_was_deleted_on_it(
+    api: httpx.AsyncClient, context: Context, server: Server, end: str
+) -> None:
+    await join(context, server)
+    client = await sell(api, server)
+    await api.delete(f"/api/v1/clients/{client['id']}")
+    async with context.database.read() as session:
+        row = await session.get_one(ServerRevision, server.id)
+        assert (await session.scalars(select(Tombstone.retiring))).all() == [True]
+    if end == "forced":
+        await removal.delete_server(context, ADMIN, server.id, force=True, with_inbounds=True)
+    else:
+        target = StatePoint(revision=row.desired_revision, digest=row.desired_digest)
+        refusal = RemoteRefusal(ErrorBody(code="malformed", message="no"))
+        await outcome.note_refusal(context, server.id, target, refusal, "")
+    async with context.database.read() as session:
+        assert not any(await session.scalars(select(Tombstone.retiring)))

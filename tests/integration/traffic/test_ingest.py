@@ -3,13 +3,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from harness.ledger import INBOUND, NOW, ONE, OTHER_INBOUND, TWO, LedgerBench, batch, delivery, epoch_of
 from xfleet_contracts import codec
 from xfleet_contracts.receipt import FORK, RECEIPT
 from xfleet_contracts.traffic import Gap, TagRow
+from xfleet_controller.clients.models import Tombstone
 from xfleet_controller.fleet.models import OutboxRow
+from xfleet_controller.inbounds.models import Inbound
+from xfleet_controller.servers.models import Server
 from xfleet_controller.traffic.models import ClientTotal, LedgerBody, LedgerCursor, LedgerGap, LedgerKey, ServerMinute
 from xfleet_controller.traffic.reading import unpack
 
@@ -103,6 +106,21 @@ async def test_an_unknown_server_is_set_aside_and_acknowledged(bench: LedgerBenc
     assert message.acked_count == 1
     assert [(each.reason, each.sid) for each in await bench.rejected()] == [("unknown_server", "nobody")]
     assert await bench.totals() == {}
+
+
+async def test_batches_that_come_after_their_server_was_deleted_still_count(bench: LedgerBench) -> None:
+    await bench.take("srv1", batch(E1, 1, (ONE, INBOUND, 10, 20)))
+    async with bench.database.write() as session:
+        server = await session.scalar(select(Server).where(Server.slug == "srv1"))
+        assert server is not None
+        now = server.created_at
+        session.add(Tombstone(kind="server", key="srv1", name="srv1", server_id=server.id, deleted_at=now))
+        session.add(Tombstone(kind="inbound", key=str(INBOUND), name="in", server_id=server.id, deleted_at=now))
+        await session.execute(delete(Inbound).where(Inbound.server_id == server.id))
+        await session.delete(server)
+    await bench.take("srv1", batch(E1, 2, (ONE, INBOUND, 1, 2)))
+    assert await bench.totals() == {ONE: (11, 22)}
+    assert await bench.rejected() == []
 
 
 MALFORMED = [

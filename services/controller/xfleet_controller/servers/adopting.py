@@ -22,6 +22,7 @@ from xfleet_controller.servers import state, store
 from xfleet_controller.servers.compile import Credentials, Scope, credentials_record, inbound_body
 from xfleet_controller.servers.index import Name
 from xfleet_controller.servers.naming import load_names
+from xfleet_controller.servers.service import check_staying
 from xfleet_controller.servers.strays import Strays, buried_clients, forget_strays, load_strays, stray_client_refs
 from xfleet_xraykit.lint import find_port_clash, lint_inbound
 
@@ -77,12 +78,14 @@ async def list_stray_lines(context: Context, actor: Actor, server_id: int) -> Se
 async def adopt(context: Context, actor: Actor, server_id: int, choice: StrayChoice) -> Decided:
     """Makes rows of strays; clients come with the inbound they are on. Nobody's connection notices.
 
-    Raises `NotFound`, or `Invalid` when an inbound's port has been given away meanwhile; then nothing is changed.
+    Raises `NotFound`, `ServerRetiring`, or `Invalid` when an inbound's port has been given away meanwhile; then nothing
+    is changed.
     """
     authorize(actor, "servers.write")
     authorize(actor, "clients.write")
     async with context.database.write() as session:
         async with state.changing(session, context, [server_id], operation=ADOPT, actor=actor) as change:
+            await check_staying(session, server_id)
             strays = await _chosen(session, context, server_id, choice, with_inbounds=True)
             rows = await _adopt_inbounds(session, context, server_id, strays, change.now)
             left = await _adopt_clients(session, context, strays, rows, change.now)
@@ -98,10 +101,14 @@ async def adopt(context: Context, actor: Actor, server_id: int, choice: StrayCho
 
 
 async def discard(context: Context, actor: Actor, server_id: int, choice: StrayChoice) -> Decided:
-    """Takes strays off the server; what they still move is counted under their refs. Raises `NotFound`."""
+    """Takes strays off the server; what they still move is counted under their refs.
+
+    Raises `NotFound` or `ServerRetiring`.
+    """
     authorize(actor, "servers.write")
     async with context.database.write() as session:
         async with state.changing(session, context, [server_id], operation=DISCARD, actor=actor) as change:
+            await check_staying(session, server_id)
             strays = await _chosen(session, context, server_id, choice, with_inbounds=False)
             await forget_strays(session, server_id, strays.names)
             for ref, body in strays.inbounds.items():

@@ -27,6 +27,7 @@ from xfleet_controller.servers.compile import Scope, inbound_body
 from xfleet_controller.servers.models import ConfigVersion, Server
 from xfleet_controller.servers.retiring import REVERT
 from xfleet_controller.servers.reverting import Restored, restored_body
+from xfleet_controller.servers.service import check_staying
 from xfleet_controller.servers.versions import ConfigForm, InboundForm, find_newest, opened, present_form
 from xfleet_controller.servers.wording import ConfigChange, list_changes
 from xfleet_xraykit.generate import default_flow
@@ -150,14 +151,15 @@ async def preview_revert(context: Context, actor: Actor, server_id: int, version
 async def revert(context: Context, actor: Actor, server_id: int, version: int, order: RevertOrder) -> Reverted:
     """Goes back to a version in one new revision.
 
-    Raises `NotFound`, `EditedMeanwhile` when the configuration is not the one of the preview, or `Invalid` when ports
-    would collide; then nothing is changed.
+    Raises `NotFound`, `ServerRetiring`, `EditedMeanwhile` when the configuration is not the one of the preview, or
+    `Invalid` when ports would collide; then nothing is changed.
     """
     authorize(actor, "servers.write")
     authorize(actor, "inbounds.write")
     async with context.database.write() as session:
         await _server(session, server_id)
         async with state.changing(session, context, [server_id], operation=REVERT, actor=actor) as change:
+            await check_staying(session, server_id)
             plan = await _plan(session, context, server_id, version)
             if order.seen not in (None, plan.preview.seen):
                 raise EditedMeanwhile(plan.preview.seen)

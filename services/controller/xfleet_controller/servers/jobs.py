@@ -1,5 +1,6 @@
 """Jobs around servers: presence to the database, old states away, transitions told."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,12 +32,7 @@ async def flush_presence(context: Context) -> None:
     known = await service.refresh_known(context)
     unsaved = {known[sid].id: seen for sid, seen in context.presence.take_unsaved().items() if sid in known}
     if unsaved:
-        async with context.database.write() as session:
-            for part in batches(sorted(unsaved)):
-                await store.update_presence(
-                    session, [_server_values(server_id, unsaved[server_id]) for server_id in part]
-                )
-                await store.update_points(session, [_point_values(server_id, unsaved[server_id]) for server_id in part])
+        await _write_beats(context, unsaved)
     for sid, each in known.items():
         status = context.presence.status(sid, each.status)
         if status != each.status:
@@ -44,6 +40,24 @@ async def flush_presence(context: Context) -> None:
         if each.replaced is not None and each.id in unsaved:
             await _follow(context, sid, each, unsaved[each.id])
     await removal.finish_retired(context, known)
+
+
+async def _write_beats(context: Context, unsaved: Mapping[int, Seen]) -> None:
+    """Locks as `state.changing` does: revision rows in order, then servers; deleted ones are passed over."""
+    told = {server_id: seen.told_error for server_id, seen in unsaved.items()}
+    try:
+        async with context.database.write() as session:
+            there: list[int] = []
+            for part in batches(sorted(unsaved)):
+                locked = await store.lock_points(session, part)
+                await store.update_points(session, [_point_values(each, unsaved[each]) for each in locked])
+                there += locked
+            for part in batches(there):
+                await store.update_presence(session, [_server_values(each, unsaved[each]) for each in part])
+    except BaseException:
+        for server_id, seen in unsaved.items():
+            seen.unsaved, seen.told_error = True, told[server_id]
+        raise
 
 
 async def _move(context: Context, sid: str, known: Known, status: str) -> None:

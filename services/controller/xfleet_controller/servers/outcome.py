@@ -83,6 +83,7 @@ async def fail_refused(session: AsyncSession, row: ServerRevision, now: datetime
     for task in await tasks.list_open_until(session, row.server_id, row.desired_revision):
         task.status, task.completed_at = "failed", now
         task.error = {"code": "refused_before", "message": "The agent refused exactly this state before."}
+    await settle_retired(session)
 
 
 async def note_refusal(
@@ -101,6 +102,7 @@ async def note_refusal(
         for task in await tasks.list_open_until(session, server_id, target.revision):
             task.status, task.completed_at = "failed", now
             task.error = {"code": body.code, "message": body.message, "details": body.details}
+        await settle_retired(session)
     context.bell.ring()
 
 

@@ -1,15 +1,17 @@
 """Deleting a server: `retiring` until its agent has taken everything down and told its last bytes, or by force.
 
 While it retires, its desired state carries no inbound and no client, and no link names it. It is gone, with its keys
-revoked, once its agent runs that and has kept an empty spool for `Presence.stale_after_s`, so that also what was read
-last is in the ledger. A server that is away stays visibly on its way out until it comes back or somebody forces it.
+revoked, once its agent runs that and neither its spool nor the ledger got a byte for `Presence.stale_after_s`, so that
+also what was read last is in the ledger; streams that never end hold it up for `CEILING` only. A server that is away
+stays visibly on its way out until it comes back or somebody forces it.
 """
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from xfleet_contracts.errors import Refusal
@@ -26,13 +28,17 @@ from xfleet_controller.servers import service, state, store
 from xfleet_controller.servers.compile import Scope
 from xfleet_controller.servers.models import Server, ServerRevision
 from xfleet_controller.servers.presence import ONLINE, Seen
+from xfleet_controller.servers.retiring import settle_retired
 from xfleet_controller.servers.store import Known
 from xfleet_controller.tasks.models import ServerTask
 from xfleet_controller.tasks.store import OPEN
+from xfleet_controller.traffic.store import find_last_commit
 from xfleet_runtime.log import get_logger
 
 _log = get_logger(__name__)
 OPERATION = "delete_server"
+CEILING = timedelta(minutes=10)
+"""Bytes that go on coming after the server took everything down keep it no longer than this."""
 RETIRING, DELETED = "retiring", "deleted"
 MAY_KEEP_RUNNING = (
     "Nobody could tell its machine to stop: Xray may keep serving the clients it knows, uncounted, until the machine "
@@ -124,16 +130,28 @@ async def finish_retired(context: Context, known: Mapping[str, Known]) -> int:
         seen = context.presence.get(sid)
         if seen is None or context.presence.status(sid, each.status) != ONLINE or not _has_told_all(seen):
             continue
-        async with context.database.write() as session:
-            if not await _is_empty_since(session, each, seen, timedelta(seconds=context.presence.stale_after_s)):
-                continue
-            server = await session.get_one(Server, each.id)
-            await _bury(session, server, SYSTEM, context.clock.now(), forced=False)
+        try:
+            is_gone = await _finish(context, each, seen)
+        except SQLAlchemyError:
+            _log.exception("a retiring server cannot be taken away, the others go on", sid=sid)
+            continue
+        if is_gone:
             gone += 1
-        _log.info("server has taken everything down and is gone", sid=sid)
+            _log.info("server has taken everything down and is gone", sid=sid)
     if gone:
         await _tell_everybody(context)
     return gone
+
+
+async def _finish(context: Context, known: Known, seen: Seen) -> bool:
+    """Takes a retiring server away, where it has taken everything down."""
+    async with context.database.write() as session:
+        if not await _is_empty_since(session, known, seen, timedelta(seconds=context.presence.stale_after_s)):
+            return False
+        server, now = await session.get_one(Server, known.id), context.clock.now()
+        await _bury_inbounds(session, known.id, now)
+        await _bury(session, server, SYSTEM, now, forced=False)
+    return True
 
 
 def _has_told_all(seen: Seen) -> bool:
@@ -142,7 +160,7 @@ def _has_told_all(seen: Seen) -> bool:
 
 
 async def _is_empty_since(session: AsyncSession, known: Known, seen: Seen, quiet: timedelta) -> bool:
-    """Whether the server runs its empty state, and was heard long enough after it began to."""
+    """Whether the server runs its empty state, and was heard long enough after it began to and its last bytes came."""
     row = await session.get(ServerRevision, known.id, with_for_update=True)
     if row is None or known.retiring_at is None:
         return False
@@ -155,8 +173,11 @@ async def _is_empty_since(session: AsyncSession, known: Known, seen: Seen, quiet
     if await session.scalar(select(ServerTask.id).where(*ours, ServerTask.status.in_(OPEN)).limit(1)) is not None:
         return False
     done_at = await session.scalar(select(func.max(ServerTask.completed_at)).where(*ours))
-    begun_s = max(known.retiring_at, done_at or known.retiring_at).timestamp()
-    return seen.received_at_ms / 1000 >= begun_s + quiet.total_seconds()
+    begun_at = max(known.retiring_at, done_at or known.retiring_at)
+    heard_at = datetime.fromtimestamp(seen.received_at_ms / 1000, UTC)
+    counted_at = await find_last_commit(session, known.id)
+    is_quiet = counted_at is None or heard_at >= counted_at + quiet
+    return heard_at >= begun_at + quiet and (is_quiet or heard_at >= begun_at + CEILING)
 
 
 async def _losses(session: AsyncSession, server_id: int) -> list[InboundInUse]:
@@ -166,7 +187,9 @@ async def _losses(session: AsyncSession, server_id: int) -> list[InboundInUse]:
 
 async def _bury_inbounds(session: AsyncSession, server_id: int, now: datetime) -> None:
     for row in await session.scalars(select(Inbound).where(Inbound.server_id == server_id).order_by(Inbound.id)):
-        session.add(Tombstone(kind="inbound", key=str(row.ref), name=row.remark, server_id=server_id, deleted_at=now))
+        if await session.get(Tombstone, ("inbound", str(row.ref))) is None:
+            key = str(row.ref)
+            session.add(Tombstone(kind="inbound", key=key, name=row.remark, server_id=server_id, deleted_at=now))
         await session.delete(row)
     await session.flush()
 
@@ -178,6 +201,7 @@ async def _bury(session: AsyncSession, server: Server, actor: Actor, now: dateti
     details = {"forced": forced} | ({"warning": MAY_KEEP_RUNNING} if forced else {})
     note_event(session, "server_deleted", now, server=server.slug, subject=server.name, details=details)
     await session.delete(server)
+    await settle_retired(session)
 
 
 async def _tell_everybody(context: Context) -> None:

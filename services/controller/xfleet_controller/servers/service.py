@@ -23,6 +23,7 @@ from xfleet_controller.servers.fields import ServerEdit, ServerNew, cleaned_fiel
 from xfleet_controller.servers.models import Server, ServerRevision
 from xfleet_controller.servers.presence import ONLINE
 from xfleet_controller.servers.store import Known
+from xfleet_controller.sql import is_sqlite
 
 LOCAL = "local"
 WHOLE_FIELDS = frozenset({"enabled", "allow_private_destinations"})
@@ -163,6 +164,8 @@ async def add_server(session: AsyncSession, context: Context, actor: Actor, new:
     if not await store.is_slug_free(session, fields["slug"]):
         raise Invalid([FieldError("slug", "Another server has or had this slug.", "slug_taken")])
     now = context.clock.now()
+    if is_sqlite(session):
+        fields["id"] = await store.unused_id(session)
     server = Server(**fields, os_info={}, created_at=now, updated_at=now)
     session.add(server)
     await session.flush()
@@ -170,7 +173,8 @@ async def add_server(session: AsyncSession, context: Context, actor: Actor, new:
     async with state.changing(
         session, context, [server.id], operation="add_server", actor=actor, scope=Scope(whole=True)
     ):
-        note(session, actor, "add_server", "server", str(server.id), now, name=server.name, after=fields)
+        after = {name: value for name, value in fields.items() if name != "id"}
+        note(session, actor, "add_server", "server", str(server.id), now, name=server.name, after=after)
     return server
 
 
@@ -220,6 +224,12 @@ async def check_joinable(session: AsyncSession, server: Server, public_address: 
     if errors := errors_of(fields):
         raise Invalid(errors)
     await _check_unique(session, fields, but=server.id)
+
+
+async def check_staying(session: AsyncSession, server_id: int) -> None:
+    """Returns when nobody is deleting the server; inside `changing` it stays so. Raises `ServerRetiring`."""
+    if await store.is_retiring(session, server_id):
+        raise ServerRetiring
 
 
 async def refresh_known(context: Context) -> dict[str, Known]:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from xfleet_controller.clients.models import ClientInbound, Tombstone
 from xfleet_controller.inbounds.models import Inbound
 from xfleet_controller.servers.models import Server, ServerRevision
+from xfleet_controller.traffic.models import LedgerCursor, TagTotal
 
 
 class Known(NamedTuple):
@@ -70,6 +71,22 @@ async def is_slug_free(session: AsyncSession, slug: str) -> bool:
     return await session.get(Tombstone, ("server", slug)) is None
 
 
+async def unused_id(session: AsyncSession) -> int:
+    """An id no server had before: SQLite, unlike a sequence, gives that of the newest again once it is deleted."""
+    held = (
+        select(func.max(Server.id)),
+        select(func.max(Tombstone.server_id)).where(Tombstone.kind == "server"),
+        select(func.max(LedgerCursor.server_id)),
+        select(func.max(TagTotal.server_id)),
+    )
+    return 1 + max([await session.scalar(each) or 0 for each in held])
+
+
+async def is_retiring(session: AsyncSession, server_id: int) -> bool:
+    """Whether the server is being deleted, as it is stored now."""
+    return await session.scalar(select(Server.retiring_at).where(Server.id == server_id)) is not None
+
+
 async def is_name_taken(session: AsyncSession, name: str, *, but: int | None = None) -> bool:
     """Whether another server is called that, in any case."""
     query = select(Server.id).where(func.lower(Server.name) == name.lower())
@@ -90,6 +107,12 @@ async def list_slugs(session: AsyncSession) -> dict[str, Known]:
     """What the loops need to know, by slug."""
     columns = (Server.slug, Server.id, Server.status, Server.mode, Server.retiring_at, Server.replaced)
     return {row[0]: Known(*row[1:]) for row in await session.execute(select(*columns))}
+
+
+async def lock_points(session: AsyncSession, server_ids: list[int]) -> list[int]:
+    """Locks the revision rows of these servers; the ids of those that are there, in order."""
+    ours = select(ServerRevision.server_id).where(ServerRevision.server_id.in_(server_ids))
+    return list(await session.scalars(ours.order_by(ServerRevision.server_id).with_for_update()))
 
 
 async def update_presence(session: AsyncSession, values: list[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from xfleet_controller.servers.strays import stray_client_refs, stray_inbound_se
 from xfleet_controller.tables import Base
 from xfleet_controller.traffic.bulk import INT, TEXT, AddingUpsert, select_members
 from xfleet_controller.traffic.ledger import (
+    EARLIEST,
     Accepted,
     BatchKey,
     Commit,
@@ -59,9 +60,15 @@ SERVER_MINUTES = AddingUpsert(
 
 
 async def find_servers(session: AsyncSession, slugs: Collection[str]) -> dict[str, ServerFact]:
-    """The servers of these names that exist."""
+    """The servers of these names that exist, or did: batches may still be on their way when a server is deleted."""
     rows = await session.execute(select(Server.slug, Server.id, Server.created_at).where(Server.slug.in_(slugs)))
-    return {slug: ServerFact(server_id, created_at) for slug, server_id, created_at in rows}
+    found = {slug: ServerFact(server_id, created_at) for slug, server_id, created_at in rows}
+    if missing := set(slugs) - found.keys():
+        gone = await session.execute(
+            select(Tombstone.key, Tombstone.server_id).where(Tombstone.kind == "server", Tombstone.key.in_(missing))
+        )
+        found.update((slug, ServerFact(server_id, EARLIEST)) for slug, server_id in gone if server_id is not None)
+    return found
 
 
 async def find_inbound_servers(session: AsyncSession, refs: Collection[int]) -> dict[int, int]:
@@ -111,6 +118,11 @@ async def lock_cursors(session: AsyncSession, keys: Iterable[CursorKey], now: da
         .with_for_update()
     )
     return {(server_id, epoch): Cursor(floor, digest) for server_id, epoch, floor, digest in found}
+
+
+async def find_last_commit(session: AsyncSession, server_id: int) -> datetime | None:
+    """When the ledger last committed anything of a server."""
+    return await session.scalar(select(func.max(LedgerCursor.updated_at)).where(LedgerCursor.server_id == server_id))
 
 
 async def find_digests(session: AsyncSession, keys: Collection[BatchKey]) -> dict[BatchKey, str]:
