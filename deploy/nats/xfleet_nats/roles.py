@@ -122,7 +122,7 @@ BOT = _role(
     "bot",
     "b",
     publish=(
-        "fleet.ctl.>",
+        subjects.ALL_CONTROLS,
         f"$JS.API.CONSUMER.MSG.NEXT.{_BOT}",
         f"$JS.API.CONSUMER.INFO.{_BOT}",
         f"$JS.ACK.{_BOT}.>",
@@ -132,8 +132,11 @@ BOT = _role(
     payload_bytes=AGENT_PAYLOAD_BYTES,
     subscriptions=AGENT_SUBSCRIPTIONS,
 )
-"""The Telegram bot. Acknowledgements in both spellings; the newer one names the domain, `_` for none: a `*` there
-would also match acknowledgements of other streams in the older spelling."""
+"""The Telegram bot, which is believed for which Telegram account it asks: nobody else may ask where it asks.
+
+Acknowledgements in both spellings; the newer one names the domain, `_` for none: a `*` there would also match
+acknowledgements of other streams in the older spelling.
+"""
 
 ENROLL = _role(
     "enroll",
@@ -148,7 +151,7 @@ ENROLL = _role(
 CLI = _role(
     "cli",
     "o",
-    publish=("fleet.ctl.>", *_LOOK_AT_SERVICES, *_LOOK_AT_STREAMS),
+    publish=(subjects.ALL_CLI_CONTROLS, *_LOOK_AT_SERVICES, *_LOOK_AT_STREAMS),
     subscribe=(subjects.ALL_HEARTBEATS, subjects.ALL_EVENTS),
     payload_bytes=AGENT_PAYLOAD_BYTES,
     subscriptions=AGENT_SUBSCRIPTIONS,

@@ -1,6 +1,6 @@
 """Control: bot and command line ask the controller on behalf of a bound admin or client.
 
-Subject  fleet.ctl.<method> (bot, CLI -> controller, NATS micro service `xfleet`, queue group)
+Subject  fleet.ctl.<method> (bot), fleet.ctl.cli.<method> (command line) -> controller, NATS micro service `xfleet`
 Rhythm   on demand
 Loss     the asker repeats; orders carry an id
 """
@@ -69,9 +69,9 @@ class ActorRequest(Message, frozen=True, kw_only=True):
     """Who asks; `whoami`, `status` and `servers` ask for nothing more."""
 
     telegram_id: int = 0
-    """The bot: for whom it asks."""
+    """The bot, and only on its subjects: for whom it asks."""
     token: Secret = ""
-    """The command line: an API token; its scopes and its admin's role bound what may be done."""
+    """The command line, and only on its subjects: an API token; its scopes and its admin's role bound what it may."""
 
 
 class ServerRequest(ActorRequest, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ ALL_AGENT_EVENTS = "fleet.up.*.event"
 ALL_AGENT_CALLS = "fleet.rpc.*.*"
 ALL_ENROLLMENTS = "fleet.enroll.*"
 ALL_CONTROLS = "fleet.ctl.*"
+ALL_CLI_CONTROLS = "fleet.ctl.cli.*"
 ALL_EVENTS = "fleet.evt.>"
 
 
@@ -63,8 +64,13 @@ def enroll(token_id: str) -> str:
 
 
 def control(method: str) -> str:
-    """fleet.ctl.<method>: bot and command line ask the controller."""
+    """fleet.ctl.<method>: the bot asks the controller, for a Telegram account."""
     return f"fleet.ctl.{method}"
+
+
+def control_cli(method: str) -> str:
+    """fleet.ctl.cli.<method>: a command line asks the controller, with an API token."""
+    return f"fleet.ctl.cli.{method}"
 
 
 def event(kind: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 from nats.errors import Error as NatsError
 
 from harness.broker import FleetBroker, attacker, eventually, running_broker
+from xfleet_nats.roles import ROLES
 from xfleet_nats.system import (
     NodeWatch,
     count_nodes,
@@ -20,6 +21,7 @@ from xfleet_nats.system import (
     push_state,
 )
 from xfleet_runtime.broker import Credentials, Disconnected
+from xfleet_runtime.keys.jwt import SubjectRights
 from xfleet_runtime.keys.nkeys import KeyPair
 
 pytestmark = pytest.mark.real_broker
@@ -125,3 +127,22 @@ async def test_a_connection_can_be_found_and_kicked(fleet: FleetBroker) -> None:
             await eventually(lambda: agent.last_error)
             await eventually(lambda: agent.connected)
         assert noisy.client.is_connected
+
+
+async def test_rights_that_a_release_changed_hold_once_the_account_is_pushed(
+    fleet: FleetBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command_line = fleet.credentials("cli", "root")
+    older = msgspec.structs.replace(ROLES["cli"].template, publish=SubjectRights(allow=("fleet.ctl.>",)))
+    async with fleet.link("sys", "controller") as system:
+        await system.wait_connected(5)
+        with monkeypatch.context() as patch:
+            patch.setitem(ROLES, "cli", msgspec.structs.replace(ROLES["cli"], template=older))
+            await push_account(system, fleet.issuer, {}, serial=1)
+        async with attacker(command_line) as connected:
+            assert await connected.may_publish("fleet.ctl.status")
+            await push_account(system, fleet.issuer, {}, serial=2)
+            await asyncio.wait_for(connected.closed.wait(), 2)
+        async with attacker(command_line) as again:
+            assert not await again.may_publish("fleet.ctl.status")
+            assert await again.may_publish("fleet.ctl.cli.status")

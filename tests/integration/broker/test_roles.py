@@ -34,6 +34,7 @@ MUST_NOT_PUBLISH = {
     "svc": (*COMMANDS_AND_STREAMS, "fleet.evt.x", "fleet.ctl.clients", "_INBOX.a.srv1.x", "_INBOX.c.controller.x"),
     "bot": (
         *COMMANDS_AND_STREAMS,
+        "fleet.ctl.cli.status",
         "fleet.evt.x",
         "_INBOX.a.srv1.x",
         "_INBOX.o.cli.x",
@@ -45,7 +46,15 @@ MUST_NOT_PUBLISH = {
         "$JS.ACK.TRAFFIC.EVENTS.EVENTS.bot.1.1.0",
     ),
     "enroll": (*COMMANDS_AND_STREAMS[:-1], "fleet.enroll.other", "fleet.ctl.clients", "_INBOX.a.srv1.x"),
-    "cli": (*COMMANDS_AND_STREAMS, "fleet.evt.x", "_INBOX.a.srv1.x", "_INBOX.b.bot.x"),
+    "cli": (
+        *COMMANDS_AND_STREAMS,
+        "fleet.ctl.status",
+        "fleet.ctl.bind",
+        "fleet.ctl.cli",
+        "fleet.evt.x",
+        "_INBOX.a.srv1.x",
+        "_INBOX.b.bot.x",
+    ),
     "ops-ro": (*COMMANDS_AND_STREAMS, "fleet.evt.x", "fleet.ctl.clients", "_INBOX.a.srv1.x"),
     "ctl": (
         "_INBOX.a.srv1.x",
@@ -141,7 +150,7 @@ async def test_bot_and_command_line_are_answered_by_svc(broker: FleetBroker) -> 
 
         await svc.subscribe("fleet.ctl.>", answer, queue="svc")
         assert (await bot.request("fleet.ctl.ping", b"", timeout_s=5)).payload == b"pong"
-        assert (await cli.request("fleet.ctl.ping", b"", timeout_s=5)).payload == b"pong"
+        assert (await cli.request("fleet.ctl.cli.ping", b"", timeout_s=5)).payload == b"pong"
 
 
 async def test_enrollment_reaches_its_own_desk_and_is_answered_by_rpc(broker: FleetBroker) -> None:

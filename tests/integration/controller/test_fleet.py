@@ -241,7 +241,11 @@ async def test_the_command_line_finds_the_micro_service(world: World) -> None:
     async with BrokerLink(credentials, name="ops") as link:
         await link.wait_connected(5)
         info = json.loads((await link.request("$SRV.INFO.xfleet", b"", timeout_s=5)).payload)
-        assert {each["subject"] for each in info["endpoints"]} >= {"fleet.ctl.status", "fleet.ctl.bind"}
+        assert {each["subject"] for each in info["endpoints"]} >= {
+            "fleet.ctl.status",
+            "fleet.ctl.bind",
+            "fleet.ctl.cli.status",
+        }
         with pytest.raises(NoResponders):
             await link.request("$SRV.PING.nothing", b"", timeout_s=0.3)
 

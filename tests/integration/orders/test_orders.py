@@ -273,6 +273,39 @@ async def test_an_outcome_that_is_unknown_is_asked_for_again_under_the_same_id(
     assert (await task_of(world, task_id)).retry_count == 1
 
 
+async def test_an_order_that_may_be_done_is_not_taken_back_or_joined_when_the_server_puts_it_off(
+    world: World, api: Any, agent: SmallAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xfleet_contracts import commands
+
+    monkeypatch.setitem(commands.TIMEOUT_S, "xray.restart", 0.3)
+
+    async def silent_then_busy(command: Command) -> Reply | None:
+        return await refusing(commands.RATE_LIMITED)(command) if len(agent.commands) > 1 else None
+
+    agent.verbs["xray.restart"] = silent_then_busy
+    task_id = (await api.post("/api/v1/servers/1/xray/restart")).json()["task_id"]
+
+    async def is_put_off() -> bool:
+        await agent.beat()
+        task = await task_of(world, task_id)
+        return task.retry_count > 0 and task.lease_until_at is None
+
+    await eventually(is_put_off, every_s=0.2)
+    assert (await task_of(world, task_id)).status == "running"
+    cancelled = await api.post(f"/api/v1/tasks/{task_id}/cancel")
+    assert (cancelled.status_code, cancelled.json()["code"]) == (409, "task_not_pending")
+    again = (await api.post("/api/v1/servers/1/xray/restart")).json()
+    assert (again["joined"], again["task_id"] != task_id) == (False, True)
+    agent.verbs["xray.restart"] = restarted
+
+    async def both_are_done() -> bool:
+        await agent.beat()
+        return {(await task_of(world, each)).status for each in (task_id, again["task_id"])} == {"completed"}
+
+    await eventually(both_are_done, every_s=0.2)
+
+
 async def test_a_hostile_answer_ends_the_order_and_harms_nothing(world: World, api: Any, agent: SmallAgent) -> None:
     deep: Any = "x"
     for _ in range(400):

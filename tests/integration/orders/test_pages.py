@@ -160,3 +160,9 @@ async def test_each_request_leaves_one_line_with_its_trace_and_no_secret(browser
     assert page.headers["traceparent"].split("-")[1] == trace_id
     assert trace_id in missing.text
     assert api.json()["trace_id"] == trace_id
+
+
+async def test_an_uploaded_backup_goes_to_the_server_it_is_for(browser: httpx.AsyncClient) -> None:
+    files = {"archive": ("a.tar.gz", b"x" * 3_000_000)}
+    answer = await browser.post("/servers/2/orders/restore", files=files, headers=HTMX)
+    assert (answer.status_code, "offline" in answer.text) == (422, True), answer.text

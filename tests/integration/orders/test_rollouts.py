@@ -130,6 +130,29 @@ async def test_a_server_that_refuses_or_is_away_is_told(
     assert world.controller.context.presence.is_online("two")
 
 
+async def test_a_server_in_maintenance_or_disabled_is_left_out(
+    api: Any, fleet: dict[str, LivelyAgent], start: Any
+) -> None:
+    one, two = (f"/api/v1/servers/{fleet[name].server_id}" for name in ("one", "two"))
+    for url, values in ((one, {"mode": "maintenance"}), (two, {"enabled": False})):
+        changed = await api.patch(url, json=values)
+        assert changed.status_code == 200, changed.text
+    try:
+        rollout = await start(server_ids=[fleet["one"].server_id, fleet["two"].server_id])
+
+        async def completed() -> bool:
+            return (await shown(api, rollout))["status"] == "completed"
+
+        await eventually(completed, within_s=20, every_s=0.2)
+    finally:
+        await api.patch(one, json={"mode": "active"})
+        await api.patch(two, json={"enabled": True})
+    found = {each["name"]: (each["status"], each["error"]) for each in (await shown(api, rollout))["servers"]}
+    assert found["one"] == ("skipped", "It was in maintenance when its turn came.")
+    assert found["two"] == ("skipped", "It was disabled when its turn came.")
+    assert [len(agent.updates) for agent in fleet.values()] == [0, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [

@@ -20,6 +20,7 @@ from harness.doors import (
     open_to_all,
 )
 from harness.walker import Route, Walker, all_but, find_routes, verdict_of
+from xfleet_contracts import subjects
 from xfleet_contracts.errors import Refusal
 from xfleet_controller.auth.rights import ACTIONS, Forbidden
 from xfleet_controller.bot.service import NotBound
@@ -152,10 +153,10 @@ async def test_no_open_door_lets_another_site_sign_a_browser_in(context: Context
             assert verdict_of(route, await walker.go(route, **headers)) == "csrf", route.name
 
 
-async def ask(desk: ControlDesk, method: str, **request: object) -> str:
+async def ask(desk: ControlDesk, subject: str, **request: object) -> str:
     """What the bus's desk says: `in`, or the kind of its refusal."""
     try:
-        await desk.methods[method](msgspec.json.encode(request))
+        await desk.methods[subject](msgspec.json.encode(request))
     except Forbidden:
         return "forbidden"
     except NotBound:
@@ -167,17 +168,23 @@ async def ask(desk: ControlDesk, method: str, **request: object) -> str:
 
 async def test_each_method_of_the_bus_answers_whom_it_should(context: Context, walker: Walker) -> None:
     desk = ControlDesk(context, svc=BrokerLink.__new__(BrokerLink))
-    assert set(desk.methods) == set(CONTROLS) | OPEN_CONTROLS
+    names = set(CONTROLS) | OPEN_CONTROLS
+    assert set(desk.methods) == set(map(subjects.control, names)) | set(map(subjects.control_cli, CONTROLS))
     for method, (scope, roles, request) in CONTROLS.items():
-        assert await ask(desk, method, telegram_id=424242, **request) == "stranger", method
-        assert await ask(desk, method, token="xf_of nobody", **request) == "stranger", method
+        bot, cli = subjects.control(method), subjects.control_cli(method)
+        assert await ask(desk, bot, telegram_id=424242, **request) == "stranger", method
+        assert await ask(desk, cli, token="xf_of nobody", **request) == "stranger", method
         session = (await walker.sessions("keeper", 1))[0]
-        assert await ask(desk, method, token=session, **request) == "stranger", method
+        assert await ask(desk, cli, token=session, **request) == "stranger", method
         for role in ROLES:
             wanted = "in" if role in roles else "forbidden"
-            assert await ask(desk, method, telegram_id=walker.telegram_id(role), **request) == wanted, (method, role)
-            everything = await walker.token(role, ["*"])
-            assert await ask(desk, method, token=everything, **request) == wanted, (method, role)
+            bound, everything = walker.telegram_id(role), await walker.token(role, ["*"])
+            assert await ask(desk, bot, telegram_id=bound, **request) == wanted, (method, role)
+            assert await ask(desk, cli, token=everything, **request) == wanted, (method, role)
+            for said in ({"telegram_id": bound}, {"telegram_id": bound, "token": everything}, {}):
+                assert await ask(desk, cli, **said, **request) == "stranger", (method, role)
+            for said in ({"token": everything}, {"telegram_id": bound, "token": everything}, {}):
+                assert await ask(desk, bot, **said, **request) == "stranger", (method, role)
         without = await walker.token("keeper", all_but(scope))
         wanted = "in" if scope == ANY_TOKEN else "forbidden"
-        assert await ask(desk, method, token=without, **request) == wanted, method
+        assert await ask(desk, cli, token=without, **request) == wanted, method

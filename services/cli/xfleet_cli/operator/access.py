@@ -42,7 +42,7 @@ class ControllerAway(Refusal):
 
 
 class Desk:
-    """Asks the controller over `fleet.ctl.*`."""
+    """Asks the controller over `fleet.ctl.cli.*`."""
 
     def __init__(self, link: BrokerLink, token: str) -> None:
         self.link = link
@@ -53,7 +53,7 @@ class Desk:
         """The answer. Raises `ControllerAway` or what the controller refused."""
         try:
             answer = await self.link.request(
-                subjects.control(method), encode(question), timeout_s=timeout_s, headers=traceparent()
+                subjects.control_cli(method), encode(question), timeout_s=timeout_s, headers=traceparent()
             )
         except NoResponders as outage:
             raise ControllerAway from outage

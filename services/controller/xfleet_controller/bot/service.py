@@ -150,9 +150,16 @@ async def who_is(context: Context, telegram_id: int) -> Actor:
 
 
 async def who_asks(context: Context, request: ActorRequest) -> Actor:
-    """For whom bot or command line ask: by Telegram account, or by API token. Raises `NotBound` or `TokenWrong`."""
-    if not request.token:
-        return await who_is(context, request.telegram_id)
+    """For which Telegram account's admin the bot asks; only its own subjects lead here. Raises `NotBound`."""
+    if request.token:
+        raise NotBound("The bot asks for Telegram accounts; API tokens are for command lines.")
+    return await who_is(context, request.telegram_id)
+
+
+async def who_holds(context: Context, request: ActorRequest) -> Actor:
+    """Whose API token a command line holds; any of them could name a Telegram account. Raises `TokenWrong`."""
+    if request.telegram_id:
+        raise TokenWrong("A command line asks with its API token, and for no Telegram account.")
     if not request.token.startswith(TOKEN_PREFIX):
         raise TokenWrong
     try:

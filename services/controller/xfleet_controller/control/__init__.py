@@ -1,1 +1,1 @@
-"""`fleet.ctl.*`: bot and command line ask and order through the same services as panel and API."""
+"""`fleet.ctl.*` and `fleet.ctl.cli.*`: bot and command line ask and order by the services of panel and API."""

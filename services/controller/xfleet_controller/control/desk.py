@@ -1,4 +1,7 @@
-"""The desk of `fleet.ctl.*`: a NATS micro service named `xfleet`, answered over `svc` only.
+"""The desk of `fleet.ctl.*` and `fleet.ctl.cli.*`: a NATS micro service named `xfleet`, answered over `svc` only.
+
+The broker lets only the bot ask on the former and only command lines on the latter: so a Telegram account is believed
+where the bot asks, and nowhere else.
 
 Its `$SRV` answers have the forms of NATS ADR-32, so that the NATS command line can list, inspect and measure it.
 """
@@ -15,7 +18,7 @@ from xfleet_contracts import codec, subjects
 from xfleet_contracts.commands import Reply
 from xfleet_contracts.errors import ErrorBody, Refusal
 from xfleet_controller.context import Context
-from xfleet_controller.control.methods import Method, Methods
+from xfleet_controller.control.methods import Method, methods_of_bot, methods_of_cli
 from xfleet_controller.fleet.inbox import UnknownMethod, answer_of, refusal_of
 from xfleet_controller.trace import tracing
 from xfleet_runtime.broker import BrokerLink, BrokerOutage, Incoming
@@ -35,6 +38,8 @@ INTERNAL = "internal"
 class Endpoint:
     """A method and how it fared since this controller started."""
 
+    name: str
+    """As micro services spell it: without dots."""
     method: Method
     requests_count: int = 0
     errors_count: int = 0
@@ -49,16 +54,22 @@ class ControlDesk:
         self._svc = svc
         self._id = new_id()
         self._started_at = context.clock.now()
-        self._endpoints = {name: Endpoint(method) for name, method in Methods(context).by_name.items()}
+        self._endpoints = {
+            subjects.control(name): Endpoint(name, method) for name, method in methods_of_bot(context).items()
+        } | {
+            subjects.control_cli(name): Endpoint(f"cli-{name}", method)
+            for name, method in methods_of_cli(context).items()
+        }
 
     @property
     def methods(self) -> Mapping[str, Method]:
-        """What can be asked, by name."""
-        return {name: endpoint.method for name, endpoint in self._endpoints.items()}
+        """What can be asked, by subject."""
+        return {subject: endpoint.method for subject, endpoint in self._endpoints.items()}
 
     async def start(self) -> None:
         """Begins to listen, on this and all later connections."""
-        await self._svc.subscribe(subjects.ALL_CONTROLS, self._on_control, queue=QUEUE, workers=WORKERS_COUNT)
+        for asked in (subjects.ALL_CONTROLS, subjects.ALL_CLI_CONTROLS):
+            await self._svc.subscribe(asked, self._on_control, queue=QUEUE, workers=WORKERS_COUNT)
         for verb, tell in (("PING", self._ping), ("INFO", self._info), ("STATS", self._stats)):
             for subject in (f"$SRV.{verb}", f"$SRV.{verb}.{NAME}", f"$SRV.{verb}.{NAME}.{self._id}"):
                 await self._svc.subscribe(subject, self._teller(tell))
@@ -68,7 +79,7 @@ class ControlDesk:
             await self._answer(message)
 
     async def _answer(self, message: Incoming) -> None:
-        endpoint, started_ns = self._endpoints.get(message.subject.rpartition(".")[2]), time.monotonic_ns()
+        endpoint, started_ns = self._endpoints.get(message.subject), time.monotonic_ns()
         try:
             if endpoint is None:
                 raise UnknownMethod
@@ -97,12 +108,12 @@ class ControlDesk:
         return self._head("ping")
 
     def _info(self) -> dict[str, Any]:
-        endpoints = [_named(method) | {"metadata": {}} for method in sorted(self._endpoints)]
+        endpoints = [_named(subject, each) | {"metadata": {}} for subject, each in sorted(self._endpoints.items())]
         return self._head("info") | {"description": "xfleet controller", "endpoints": endpoints}
 
     def _stats(self) -> dict[str, Any]:
         endpoints = [
-            _named(method)
+            _named(subject, each)
             | {
                 "num_requests": each.requests_count,
                 "num_errors": each.errors_count,
@@ -110,7 +121,7 @@ class ControlDesk:
                 "processing_time": each.spent_ns,
                 "average_processing_time": each.spent_ns // max(each.requests_count, 1),
             }
-            for method, each in sorted(self._endpoints.items())
+            for subject, each in sorted(self._endpoints.items())
         ]
         return self._head("stats") | {"started": self._started_at.isoformat(), "endpoints": endpoints}
 
@@ -127,8 +138,8 @@ class ControlDesk:
             _log.info("an answer could not be sent", subject=message.subject, reason=str(outage))
 
 
-def _named(method: str) -> dict[str, Any]:
-    return {"name": method, "subject": subjects.control(method), "queue_group": QUEUE}
+def _named(subject: str, endpoint: Endpoint) -> dict[str, Any]:
+    return {"name": endpoint.name, "subject": subject, "queue_group": QUEUE}
 
 
 def _note_error(endpoint: Endpoint | None, code: str) -> None:

@@ -50,12 +50,12 @@ MAX_TASKS = 200
 
 
 class Methods:
-    """The methods by name."""
+    """The methods by name, for one kind of asker."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, who: Callable[[Context, ActorRequest], Awaitable[Actor]]) -> None:
         self._context = context
+        self._who_asks = who
         self.by_name: dict[str, Method] = {
-            control.BIND: self._bind,
             control.WHOAMI: self._whoami,
             control.STATUS: self._status,
             control.SERVERS: self._servers,
@@ -68,9 +68,6 @@ class Methods:
             control.ENROLL: self._enroll,
             control.PROBE: self._probe,
         }
-
-    async def _bind(self, payload: bytes) -> ActorAnswer:
-        return await bot.bind(self._context, codec.decode(payload, BindRequest))
 
     async def _probe(self, payload: bytes) -> CertificateProbe:
         return await make_probe(self._context, await self._who(codec.decode(payload, ActorRequest)))
@@ -150,7 +147,7 @@ class Methods:
         return JoinLine(server=server.slug, line=made.line, expires_at_ms=_ms(made.expires_at))
 
     async def _who(self, request: ActorRequest) -> Actor:
-        return await bot.who_asks(self._context, request)
+        return await self._who_asks(self._context, request)
 
     async def _find(self, actor: Actor, name: str) -> Server:
         """By slug, else by name. Raises `NoSuchServer`."""
@@ -165,6 +162,20 @@ class Methods:
     async def _slugs(self) -> dict[int, str]:
         async with self._context.database.read() as session:
             return await server_names(session)
+
+
+def methods_of_bot(context: Context) -> dict[str, Method]:
+    """What the bot asks: for the admin of a Telegram account, or to bind one."""
+
+    async def bind(payload: bytes) -> ActorAnswer:
+        return await bot.bind(context, codec.decode(payload, BindRequest))
+
+    return {control.BIND: bind, **Methods(context, bot.who_asks).by_name}
+
+
+def methods_of_cli(context: Context) -> dict[str, Method]:
+    """What a command line asks: for the admin of its API token."""
+    return Methods(context, bot.who_holds).by_name
 
 
 def _line_of(task: ServerTask, names: dict[int, str], *, brief: bool = False) -> TaskLine:

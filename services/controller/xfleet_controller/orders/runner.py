@@ -63,6 +63,8 @@ class Claimed:
 
     task: ServerTask
     server: Server
+    maybe_done: bool
+    """It was sent before and nobody knows what came of it."""
 
 
 class OrderRunner:
@@ -151,7 +153,8 @@ class OrderRunner:
         if due.verb in TRANSFERS:
             _finish(task, "failed", now, error=INTERRUPTED)
             return None
-        return Claimed(task=task, server=server)
+        maybe_done = due.status == "running" or (task.error or {}).get("code") == AgentTimeout.code
+        return Claimed(task=task, server=server, maybe_done=maybe_done)
 
     async def _expire(self, now: datetime) -> None:
         async with self._context.database.write() as session:
@@ -207,7 +210,13 @@ class OrderRunner:
             raise OrderUnreadable(verb=task.verb) from error
 
     async def _put_back(self, claimed: Claimed, refusal: Refusal) -> None:
-        """Nobody got it: it waits until the server is heard, or until its deadline."""
+        """Nobody got it: it waits until the server is heard, or until its deadline.
+
+        One that was sent before stays unknown: it can neither be taken back nor be joined by the next of its kind.
+        """
+        if claimed.maybe_done:
+            await self._later(claimed, refusal)
+            return
         self._wait(claimed)
         error = error_of(refusal)
         await self._write(claimed, {"status": "pending", "lease_owner": "", "lease_until_at": None, "error": error})

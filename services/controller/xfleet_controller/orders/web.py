@@ -1,5 +1,6 @@
 """Orders with a browser: buttons and forms of one server's page, usable on a page of their own too."""
 
+import asyncio
 from typing import Any
 
 from litestar import Response, get, post
@@ -29,6 +30,7 @@ from xfleet_controller.servers.service import get_server
 
 UPLOAD_BYTES = MAX_BLOB_BYTES + 64 * 1024
 MAX_ROWS = 200
+CHUNK_BYTES = 1024 * 1024
 NOTHING = Nothing()
 
 
@@ -195,7 +197,8 @@ async def take_restore(visit: NamedDependency[Visit], server_id: FromPath[int]) 
         if visit.context.transfers is None:
             raise BusUnavailable
         with visit.context.transfers.new_file() as file:
-            file.write(await upload.read())
+            while chunk := await upload.read(CHUNK_BYTES):
+                await asyncio.to_thread(file.write, chunk)
             done = await service.restore(visit.context, visit.actor, server_id, file)
     except Refusal as refusal:
         return await _form(

@@ -63,6 +63,15 @@ class Verdict(NamedTuple):
     reason: str = ""
 
 
+def reason_to_leave_alone(*, enabled: bool, mode: str) -> str:
+    """Why people keep a server out of rollouts; empty when they do not."""
+    if not enabled:
+        return "It was disabled when its turn came."
+    if mode == "maintenance":
+        return "It was in maintenance when its turn came."
+    return ""
+
+
 def reason_to_skip(verb: str, sight: Sight) -> str:
     """Why a server is left out when its turn comes; empty when it takes part."""
     if not sight.online or sight.beat is None:

@@ -16,7 +16,15 @@ from xfleet_controller.context import Context
 from xfleet_controller.orders.service import add_order
 from xfleet_controller.outbox import note_event
 from xfleet_controller.rollouts import store
-from xfleet_controller.rollouts.plan import SETTLE_S, Sight, Watch, judge, reason_to_skip, trouble_of
+from xfleet_controller.rollouts.plan import (
+    SETTLE_S,
+    Sight,
+    Watch,
+    judge,
+    reason_to_leave_alone,
+    reason_to_skip,
+    trouble_of,
+)
 from xfleet_controller.rollouts.service import RolloutPlan, plan_of, settle_s, verb_of
 from xfleet_controller.servers.models import Rollout, RolloutServer, Server
 from xfleet_controller.tasks.models import ServerTask
@@ -92,7 +100,7 @@ class RolloutRunner:
     ) -> bool:
         now, verb = self._context.clock.now(), verb_of(rollout)
         sight = self._sight(server, None)
-        reason = reason_to_skip(verb.name, sight)
+        reason = reason_to_leave_alone(enabled=server.enabled, mode=server.mode) or reason_to_skip(verb.name, sight)
         if reason:
             row.status, row.error, row.completed_at = store.SKIPPED, reason, now
             return False
