@@ -6,7 +6,7 @@ TOOLS := .tools
 UV := $(TOOLS)/bin/uv
 BIN := .venv/bin
 PYTEST_ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 export UV_PYTHON_DOWNLOADS := never
 
 .PHONY: help up test check fmt bench docs clean
